@@ -1,0 +1,1 @@
+"""Results become text: a table in the terminal, a JSON file."""

@@ -1,0 +1,102 @@
+"""What one `slim` run found out, as plain frozen data: every table and file is made from this and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from compress.core.types import Accuracy, Costs, Exported, Scope, Speedup, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where the network came from.
+
+    `path` is the checkpoint file (None for a module handed over in Python), `kind` what was found in it,
+    `input_shape` the shape of the first input, batch included, `bytes` the size of the file.
+    """
+
+    name: str
+    kind: str
+    input_shape: tuple[int, ...]
+    path: str | None = None
+    arch: str | None = None
+    preprocessing: str | None = None
+    bytes: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRow:
+    """Channels of one group before and after; `pinned` says why none of them could leave, None where they could."""
+
+    name: str
+    before: int
+    after: int
+    pinned: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutFacts:
+    """What was asked for and what left.
+
+    `percent` is None where a plan was replayed. `channels` counts the channels that were free to leave, `removed` those
+    that left. `criterion` describes the importance in words, `round_reason` why widths are multiples of `round_to`.
+    """
+
+    percent: float | None
+    scope: Scope
+    importance: str
+    criterion: str
+    round_to: int
+    round_reason: str
+    channels: int
+    removed: int
+    groups: tuple[GroupRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSizes:
+    """Bytes of the same kind of file before and after the cut; `what` names the kind."""
+
+    before: int
+    after: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlimReport:
+    """Everything that one run of `slim` measured.
+
+    `delivered` is "your own class package.module.Class" or "rewritten graph", `delivered_why` why it is that.
+    `agreement` is the fraction of calibration inputs on which original and cut network choose the same class.
+    `recovered` is False where nothing was done after the cut to win accuracy back. `seconds` maps stage to wall time.
+    """
+
+    source: Source
+    cut: CutFacts
+    verdict: Verdict | None
+    delivered: str
+    delivered_why: str
+    costs_before: Costs
+    costs_after: Costs
+    file_sizes: FileSizes | None = None
+    accuracy_original: Accuracy | None = None
+    accuracy_masked: Accuracy | None = None
+    accuracy_pruned: Accuracy | None = None
+    data: str | None = None
+    agreement: float | None = None
+    agreement_on: str | None = None
+    recovered: bool = False
+    exported: tuple[Exported, ...] = ()
+    speedups: tuple[Speedup, ...] = ()
+    saved: str | None = None
+    plan_out: str | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    machine: Mapping[str, object] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
+    batch: int = 1
+    seed: int = 0
+    command: str = ""
+    warnings: tuple[str, ...] = ()
