@@ -1,0 +1,114 @@
+"""What can be known to be wrong before anything heavy is imported: answered at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from compress.core.errors import CheckpointError, UsageError
+from compress.core.files import require_writable
+
+N = TypeVar("N", int, float)
+
+EXPORT_SUFFIXES = (".onnx", ".ts", ".pt2")
+
+
+def numbers(option: str, text: str | None, kind: Callable[[str], N], example: str) -> tuple[N, ...] | None:
+    """Read "1,3,224,224" as numbers; None stays None, UsageError names `option` where it is not that.
+
+    >>> numbers("--input-shape", "1,3,32,32", int, "1,3,224,224")
+    (1, 3, 32, 32)
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"{option} must be numbers with commas between, got {text!r}", fix=f"for example {example}"
+        ) from None
+
+
+def input_shape(text: str | None) -> tuple[int, ...] | None:
+    """Read --input-shape; every size is at least 1."""
+    shape = numbers("--input-shape", text, int, "1,3,224,224")
+    if shape is not None and min(shape) < 1:
+        raise UsageError(f"--input-shape must hold sizes of at least 1, got {text!r}", fix="for example 1,3,224,224")
+    return shape
+
+
+def normalisation(mean: str | None, std: str | None) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Read --mean and --std; they come together, with one number per channel, and std is positive."""
+    means, stds = numbers("--mean", mean, float, "0.485,0.456,0.406"), numbers("--std", std, float, "0.229,0.224,0.225")
+    if (means is None) != (stds is None):
+        raise UsageError("--mean and --std belong together", fix="give both, one number per channel, or neither")
+    if means and stds and len(means) != len(stds):
+        raise UsageError(
+            f"--mean has {len(means)} numbers but --std has {len(stds)}", fix="one number per channel in both"
+        )
+    if stds and not all(value > 0 for value in stds):
+        raise UsageError(
+            f"--std must be positive, got {std}", fix="for values in [0, 1], for example 0.229,0.224,0.225"
+        )
+    return means, stds
+
+
+def round_to(text: str) -> int | None:
+    """Read --round-to: "auto" is None."""
+    if text == "auto":
+        return None
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
+    raise UsageError(
+        f"--round-to must be auto or a whole number of at least 1, got {text!r}", fix="1 turns rounding off"
+    )
+
+
+def target(percent: float | None, plan: Path | None) -> None:
+    """Require exactly one of --percent, in [0, 1), and --plan, a file."""
+    if percent is None and plan is None:
+        raise UsageError(
+            "how much shall leave? Neither --percent nor --plan is given",
+            fix="--percent 0.5 removes half of the prunable channels, --plan plan.json replays a cut",
+        )
+    if percent is not None and plan is not None:
+        raise UsageError(
+            "--percent and --plan exclude each other: a plan already says what leaves", fix="drop one of them"
+        )
+    if percent is not None and not 0 <= percent < 1:
+        raise UsageError(
+            f"--percent must be in [0, 1), got {percent:g}", fix="0.5 removes half of the prunable channels"
+        )
+    if plan is not None and not plan.is_file():
+        raise UsageError(f"there is no plan file {plan}", fix="--plan-out writes one")
+
+
+def checkpoint(path: Path) -> None:
+    """Require a file with something in it."""
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, not a checkpoint", fix="name the file inside it")
+    if not path.exists():
+        raise CheckpointError(f"there is no file {path}", fix="check the path")
+    if path.is_file() and path.stat().st_size == 0:
+        raise CheckpointError(f"{path} is empty", fix="save or download the checkpoint again")
+
+
+def outputs(out: Sequence[Path], others: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
+    """Require known suffixes, places that can be written, no file twice, and no input overwritten."""
+    for path in out:
+        if path.suffix not in EXPORT_SUFFIXES:
+            raise UsageError(
+                f"--out {path}: no format has the suffix {path.suffix!r}",
+                fix=f"use one of {', '.join(EXPORT_SUFFIXES)}",
+            )
+    written = [*out, *(path for path in others if path is not None)]
+    protected = {path.resolve(): path for path in inputs if path is not None}
+    seen: set[Path] = set()
+    for path in written:
+        if path.resolve() in protected:
+            raise UsageError(f"{path} would overwrite an input of this command", fix="choose another name")
+        if path.resolve() in seen:
+            raise UsageError(f"{path} is named twice as an output", fix="give every output its own name")
+        seen.add(path.resolve())
+        require_writable(path)

@@ -1,0 +1,93 @@
+"""`compress slim`: a checkpoint goes in, a smaller network that computes what it should comes out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from compress.cli import checks, options
+from compress.cli.errors import told_in_words
+from compress.cli.progress import progress_for
+from compress.core.types import Attention, Scope
+
+HELP = """Remove channels from a trained network, check the result, measure it, and export it.
+
+[bold]Examples[/bold]
+
+Half of the channels, to ONNX; the architecture is identified:
+[cyan]compress slim resnet18.pt --percent 0.5 --out small.onnx[/cyan]
+
+Your own architecture, with the accuracy before and after:
+[cyan]compress slim net.pt --arch net.py:build --percent 0.3 --data images/ --save pruned.pt[/cyan]
+
+Protect some layers, and keep every figure:
+[cyan]compress slim net.pt2 --percent 0.5 --keep 'layer4.*' --json report.json[/cyan]
+"""
+
+
+def slim(  # noqa: PLR0913, PLR0917 - typer reads the options from the parameters, one each
+    checkpoint: options.Checkpoint,
+    percent: options.Percent = None,
+    scope: options.ScopeOption = Scope.GLOBAL,
+    importance: options.Importance = None,
+    round_to: options.RoundTo = "auto",
+    min_channels: options.MinChannels = 1,
+    keep: options.Keep = None,
+    attention: options.AttentionOption = Attention.HEADS,
+    plan_in: options.PlanIn = None,
+    arch: options.Arch = None,
+    input_shape: options.InputShape = None,
+    num_classes: options.NumClasses = None,
+    trust: options.Trust = False,
+    data: options.Data = None,
+    download: options.Download = False,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    resize: options.Resize = None,
+    calibration: options.Calibration = None,
+    out: options.Out = None,
+    save: options.Save = None,
+    plan_out: options.PlanOut = None,
+    json: options.Json = None,
+    verify: options.Verify = True,
+    bench: options.Bench = True,
+    threads: options.Threads = None,
+    batch: options.Batch = 1,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Run the command: the parameters are the fields of SlimOptions, and what only the terminal cares about."""
+    given = dict(locals())
+    del given["quiet"], given["debug"]
+    with told_in_words(debug=debug):
+        _run(_checked(given), quiet=quiet)
+
+
+def _checked(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of SlimOptions; raise what can be known to be wrong without importing torch."""
+    checks.target(given["percent"], given["plan_in"])
+    shape = checks.input_shape(given["input_shape"])
+    mean, std = checks.normalisation(given["mean"], given["std"])
+    width = checks.round_to(given["round_to"])
+    checks.checkpoint(given["checkpoint"])
+    out: tuple[Path, ...] = tuple(given["out"] or ())
+    others = (given["save"], given["plan_out"], given["json"])
+    checks.outputs(out, others, inputs=(given["checkpoint"], given["plan_in"]))
+    read = {"input_shape": shape, "mean": mean, "std": std, "round_to": width}
+    return given | read | {"keep": tuple(given["keep"] or ()), "out": out}
+
+
+def _run(fields: dict[str, Any], *, quiet: bool) -> None:
+    from rich.console import Console
+
+    from compress.pipeline import SlimOptions, run_slim
+    from compress.report.jsonfile import write_json
+    from compress.report.terminal import show
+
+    report = run_slim(SlimOptions(**fields), progress_for(quiet=quiet))
+    if fields["json"] is not None:
+        write_json(report, fields["json"])
+    if not quiet:
+        console = Console()
+        show(report, console if console.is_terminal else Console(width=100))
