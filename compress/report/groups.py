@@ -1,0 +1,64 @@
+"""The groups of a network as a table: what could leave, and why the rest has to stay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from rich.console import Group as Stack
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from compress.core.types import Group
+
+NAMES_SHOWN = 4
+
+
+def groups_table(name: str, groups: Sequence[Group]) -> RenderableType:
+    """Return the groups of the network `name` as a table with a summary line."""
+    table = Table(title=Text(name), title_justify="left", title_style="bold", header_style="bold")
+    table.add_column("group", overflow="fold")
+    table.add_column("channels", justify="right")
+    table.add_column("computed by", overflow="fold")
+    table.add_column("read by", overflow="fold")
+    table.add_column("may leave", overflow="fold")
+    for group in groups:
+        verdict = Text("yes", "green") if group.prunable else Text("no: " + "; ".join(group.pinned), "yellow")
+        table.add_row(Text(group.name), str(group.size), *_names(group), verdict)
+    return Stack(table, Text(_summary(groups)))
+
+
+def groups_json(name: str, groups: Sequence[Group]) -> str:
+    """Return the groups as a JSON text that ends in a newline; sizes are in channels."""
+    rows = [
+        {
+            "name": group.name,
+            "channels": group.size,
+            "prunable": group.prunable,
+            "pinned": list(group.pinned),
+            "members": [{"parameter": m.parameter, "dim": m.dim, "produces": m.produces} for m in group.members],
+        }
+        for group in groups
+    ]
+    free = sum(group.size for group in groups if group.prunable)
+    report = {"format": "compress-groups-1", "network": name, "channels": sum(g.size for g in groups), "prunable": free}
+    return json.dumps(report | {"groups": rows}, indent=2) + "\n"
+
+
+def _names(group: Group) -> tuple[Text, Text]:
+    made = [m.parameter for m in group.members if m.produces]
+    read = [m.parameter for m in group.members if not m.produces]
+    return _listed(made), _listed(read)
+
+
+def _listed(names: Sequence[str]) -> Text:
+    distinct = list(dict.fromkeys(names))
+    more = [f"and {len(distinct) - NAMES_SHOWN} more"] if len(distinct) > NAMES_SHOWN else []
+    return Text("\n".join([*distinct[:NAMES_SHOWN], *more]))
+
+
+def _summary(groups: Sequence[Group]) -> str:
+    free = [group for group in groups if group.prunable]
+    channels, total = sum(group.size for group in free), sum(group.size for group in groups)
+    return f"{channels} of {total} channels may leave, in {len(free)} of {len(groups)} groups"
