@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from typer.testing import CliRunner, Result
 
 import compress
 from compress.cli import app, checks
+from compress.cli.progress import TerminalProgress, progress_for
 from compress.cli.slim import slim
 from compress.core.errors import PlanError, UsageError
+from compress.core.progress import Silent
 from compress.core.types import Attention, Scope
 
 
@@ -195,3 +198,17 @@ def test_the_version_is_shown() -> None:
 def test_rounding_is_read(text: str, width: int | None) -> None:
     """Automatic rounding is None, a number is itself."""
     assert checks.round_to(text) == width
+
+
+def test_progress_is_shown_only_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short stage says nothing, a long one shows its name, and nothing is shown where nobody watches."""
+    shown = threading.Event()
+    monkeypatch.setattr("rich.progress.Progress.start", lambda _: shown.set())
+    with TerminalProgress().stage("short") as advance:
+        advance(1, 2)
+    assert not shown.is_set()
+    monkeypatch.setattr("compress.cli.progress.PATIENCE", 0.0)
+    with TerminalProgress().stage("long", 3):
+        assert shown.wait(timeout=30)
+    assert isinstance(progress_for(quiet=True), Silent)
+    assert isinstance(progress_for(quiet=False), Silent)  # a test's stderr is no terminal
