@@ -1,0 +1,224 @@
+"""The data that flows from stage to stage. Frozen; no behaviour beyond reading and checking itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from compress.core.errors import PlanError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How an image becomes a network's input: resize, centre crop, scale to [0, 1], normalise.
+
+    `mean` and `std` hold one number per channel, for values in [0, 1]. `resize` is the length of the
+    shorter side in pixels, `crop` the side of the centre crop; None leaves the image's own size.
+    """
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    resize: int | None = None
+    crop: int | None = None
+    interpolation: str = "bilinear"
+    source: str = "none"
+
+    def __str__(self) -> str:
+        """Describe the steps in one line, and where they were taken from."""
+        steps = [f"resize {self.resize}"] if self.resize else []
+        steps += [f"centre crop {self.crop}"] if self.crop else []
+        steps += ["scale to [0, 1]"]
+        steps += [f"mean {list(self.mean)} std {list(self.std)}"] if self.mean else []
+        return ", ".join(steps) + f" (from {self.source})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A loaded network, whatever file it came from.
+
+    `module` is in eval mode on the CPU. `example` holds its positional inputs, batch size 2 where the
+    network lets us choose. `arch` is the text that builds the same architecture again ("torchvision:resnet18",
+    "timm:...", "file.py:factory") with `arch_options` as keyword arguments; None for networks that carry their
+    own graph. `plan` and `cut_state` are set when the file holds a network that `compress` has cut before:
+    `module` is then the *uncut* architecture.
+    """
+
+    name: str
+    module: nn.Module
+    example: tuple[Tensor, ...]
+    kind: str
+    arch: str | None = None
+    arch_options: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Preprocessing | None = None
+    plan: Plan | None = None
+    cut_state: Mapping[str, Tensor] | None = None
+    dynamic_batch: bool = True
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One dimension of one parameter that a group's channels occupy.
+
+    `indices` is an int64 array of shape (channels, m): channel c is the m slices `indices[c]` of
+    dimension `dim`. Rows are sorted; m is 1 for a plain convolution, 49 after a 7 x 7 flatten.
+    `produces` is True where the slices hold what computes the channel (a filter, a bias, a norm's scale), False
+    where they hold what reads it (a consumer's input columns).
+    """
+
+    parameter: str
+    dim: int
+    indices: np.ndarray
+    produces: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Channels that occupy the same parameter dimensions, each of which can leave on its own.
+
+    `pinned` holds the reasons why the group must stay; empty means prunable. `labels` are the numbers by which
+    the graph stage knows the channels, shape (channels,).
+    """
+
+    name: str
+    members: tuple[Member, ...]
+    labels: np.ndarray
+    pinned: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of channels."""
+        return len(self.labels)
+
+    @property
+    def prunable(self) -> bool:
+        """Whether channels of the group may leave."""
+        return not self.pinned
+
+
+class Scope(StrEnum):
+    """Over what the channels are ranked."""
+
+    GLOBAL = "global"
+    LAYER = "layer"
+
+
+class Attention(StrEnum):
+    """What leaves in attention: whole heads, or the same position inside every head."""
+
+    HEADS = "heads"
+    DIMS = "dims"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What stays, and nothing else: parameter name -> dimension -> kept indices. Only changed dimensions appear.
+
+    >>> plan = Plan({"conv.weight": {0: (0, 2)}})
+    >>> Plan.from_json(plan.to_json()) == plan
+    True
+    """
+
+    keep: Mapping[str, Mapping[int, tuple[int, ...]]]
+    attention: Attention = Attention.HEADS
+
+    def to_json(self) -> str:
+        """Return the plan as a JSON text with keys in order, so that equal plans are equal texts."""
+        keep = {
+            name: {str(dim): list(self.keep[name][dim]) for dim in sorted(self.keep[name])}
+            for name in sorted(self.keep)
+        }
+        return json.dumps({"format": "compress-plan-1", "attention": str(self.attention), "keep": keep})
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """Read a plan back; PlanError where `text` is not one."""
+        try:
+            data = json.loads(text)
+            keep = {
+                str(name): {int(dim): tuple(int(i) for i in kept) for dim, kept in dims.items()}
+                for name, dims in data["keep"].items()
+            }
+            return Plan(keep, Attention(data.get("attention", "heads")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PlanError(
+                f"not a plan: {error!r}", fix='a plan is {"keep": {"<parameter>": {"<dim>": [kept indices]}}}'
+            ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How far the cut network is from the masked original, in float64.
+
+    `max_relative_error` is max |cut - masked| over max |masked|, over all outputs, with `tolerance` the bound.
+    """
+
+    max_relative_error: float
+    tolerance: float
+    reference: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether the cut changed nothing beyond rounding; NaN is not exact."""
+        return self.max_relative_error <= self.tolerance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """What a network reaches on a labelled data set; fractions in [0, 1], loss in nats."""
+
+    top1: float
+    top5: float
+    loss: float
+    per_class: tuple[float, ...]
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """What one forward pass costs. MACs are multiply-accumulates of conv, linear, matmul, attention at batch 1."""
+
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """One file that was written, reloaded in its own runtime, and found to compute the same.
+
+    `max_relative_error` is the largest over `batch_sizes` of max |file - PyTorch| / max |PyTorch|.
+    """
+
+    path: str
+    target: str
+    bytes: int
+    max_relative_error: float
+    batch_sizes: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speedup:
+    """Latency of two networks measured in interleaved rounds, in seconds per batch.
+
+    `ratio` is the median over rounds of after / before; `low` and `high` are the 2.5 % and 97.5 % quantiles of its
+    bootstrap distribution. Below 1 means that the second is faster.
+    """
+
+    runtime: str
+    device: str
+    threads: int
+    batch: int
+    before: float
+    after: float
+    ratio: float
+    low: float
+    high: float
+    rounds: int

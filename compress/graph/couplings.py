@@ -1,0 +1,199 @@
+"""One label per index of every tensor; which labels leave together (tie) and which must stay (pin).
+
+A tensor's labels are *blocks*: a block is a set of dimensions and an int64 array over them, one label per index.
+Label 0 is fixed. Dimensions in no block are fixed throughout. Nearly every block has one dimension; a block of several
+appears where a view splits labelled channels ((heads * width) -> heads, width), and lives until an operator needs one of
+its dimensions for itself: then that operator decides which dimension carries the labels, and ties over the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from compress.core.types import Attention
+from compress.graph.trace import Op, Ref, Trace
+
+Block = tuple[tuple[int, ...], np.ndarray]
+Layout = tuple[Block, ...]
+
+
+@dataclass(slots=True)
+class Pin:
+    """Labels that stay, and why: the operator's name, its place, and a reason in words."""
+
+    labels: np.ndarray
+    why: str
+    op: Op | None
+
+
+@dataclass(slots=True)
+class Couplings:
+    """Collects ties and pins while rules run over a trace. Values are numbered as in the trace."""
+
+    attention: Attention
+    shapes: list[tuple[int, ...]]
+    constants: Mapping[int, object] = field(default_factory=dict)
+    layouts: dict[int, Layout] = field(default_factory=dict)
+    const: set[int] = field(default_factory=set)
+    ties: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    pins: list[Pin] = field(default_factory=list)
+    splits: list[np.ndarray] = field(default_factory=list)
+    consumed: list[np.ndarray] = field(default_factory=list)
+    statistics: list[Op] = field(default_factory=list)
+    count: int = 1
+    parameter_labels: int = 1
+    op: Op | None = None
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def shape(self, value: int) -> tuple[int, ...]:
+        """Shape of the value."""
+        return self.shapes[value]
+
+    def layout(self, value: int) -> Layout:
+        """Blocks of the value; empty where everything is fixed."""
+        return self.layouts.get(value, ())
+
+    def block(self, value: int, dim: int) -> Block | None:
+        """Return the block that dimension `dim` belongs to, or None where it is fixed."""
+        for found in self.layouts.get(value, ()):
+            if dim in found[0]:
+                return found
+        return None
+
+    def labels(self, value: int, dim: int) -> np.ndarray | None:
+        """Labels along `dim` alone; None where it is fixed. A block of several dimensions is first given to `dim`."""
+        found = self.block(value, dim)
+        if found is None:
+            return None
+        if len(found[0]) > 1:
+            for other in found[0]:
+                if other != dim:
+                    self.fix(value, other, "")
+            found = self.block(value, dim)
+        return None if found is None else found[1]
+
+    def is_parameter(self, labels: np.ndarray) -> bool:
+        """Whether the labels come from a parameter, not from a tensor that the network made."""
+        return bool((labels < self.parameter_labels).all() and labels.any())
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def fresh(self, size: int) -> np.ndarray:
+        """`size` new labels."""
+        start = self.count
+        self.count += size
+        return np.arange(start, self.count)
+
+    def set(self, value: int, blocks: Iterable[Block]) -> None:
+        """Give the value its blocks; dimensions along which a block does not vary leave it."""
+        kept = [simple for dims, array in blocks if (simple := _simplify(dims, array)) is not None]
+        for dims, array in kept:
+            if len(dims) > 1:
+                self.splits.append(array)
+        self.layouts[value] = tuple(kept)
+
+    def tie(self, one: np.ndarray | None, two: np.ndarray | None, why: str = "meets a fixed dimension") -> None:
+        """Labels at the same position leave together; against a fixed dimension (None) they stay."""
+        if one is None or two is None:
+            self.pin(one if two is None else two, why)
+        elif one is not two:
+            self.ties.append((one.ravel(), two.ravel()))
+
+    def pin(self, labels: np.ndarray | None, why: str) -> None:
+        """These labels stay."""
+        if labels is not None:
+            self.pins.append(Pin(labels.ravel(), why, self.op))
+
+    def fix(self, value: int, dim: int, why: str) -> None:
+        """Make `dim` fixed: in a block of several dimensions by tying along it, otherwise by pinning its labels."""
+        found = self.block(value, dim)
+        if found is None:
+            return
+        dims, array = found
+        rest = tuple(block for block in self.layouts[value] if block is not found)
+        if len(dims) == 1:
+            self.pin(array, why)
+            self.layouts[value] = rest
+            return
+        axis = dims.index(dim)
+        first = np.take(array, [0], axis)
+        self.ties.append((np.broadcast_to(first, array.shape).ravel(), array.ravel()))
+        simple = _simplify(tuple(d for d in dims if d != dim), np.take(array, 0, axis))
+        self.layouts[value] = (*rest, simple) if simple is not None else rest
+
+    def part(self, value: int, inner: int) -> None:
+        """Split the block that joins `inner` with other dimensions: whole rows leave (heads), or positions in all rows."""
+        found = self.block(value, inner)
+        if found is None or len(found[0]) == 1:
+            return
+        if self.attention is Attention.HEADS:
+            self.fix(value, inner, "")
+        else:
+            for dim in found[0]:
+                if dim != inner:
+                    self.fix(value, dim, "")
+
+    def fix_all(self, value: int, why: str) -> None:
+        """Pin every label of the value."""
+        for _, array in self.layouts.get(value, ()):
+            self.pin(array, why)
+
+    def consumes(self, labels: np.ndarray | None) -> None:
+        """Remember that a weight reads channels through these labels (its input dimension)."""
+        if labels is not None:
+            self.consumed.append(labels.ravel())
+
+    def uses_statistics(self) -> None:
+        """Remember that the current operator takes statistics over labelled dimensions."""
+        if self.op is not None:
+            self.statistics.append(self.op)
+
+
+def _simplify(dims: tuple[int, ...], array: np.ndarray) -> Block | None:
+    """Drop the dimensions along which the labels do not vary; None where nothing labelled is left."""
+    for axis in reversed(range(len(dims))):
+        if len(dims) > 1 and (array.shape[axis] == 1 or (array == np.take(array, [0], axis)).all()):
+            array = np.take(array, 0, axis)
+            dims = dims[:axis] + dims[axis + 1 :]
+    if array.size == 1 or not array.any():
+        return None
+    return dims, array
+
+
+def moved(layout: Layout, target: Mapping[int, int] | Sequence[int]) -> list[Block]:
+    """Rename dimensions: dimension d becomes `target[d]`; blocks with a dimension that is not in `target` must not occur."""
+    return [(tuple(target[d] for d in dims), array) for dims, array in layout]
+
+
+def ordered(dims: tuple[int, ...], array: np.ndarray) -> Block:
+    """Return the block with its dimensions in rising order."""
+    if len(dims) < 2 or all(a < b for a, b in zip(dims, dims[1:], strict=False)):
+        return dims, array
+    order = sorted(range(len(dims)), key=dims.__getitem__)
+    return tuple(dims[i] for i in order), array.transpose(order)
+
+
+def refs(item: object) -> list[int]:
+    """Value numbers among an operator's arguments, in order."""
+    if isinstance(item, Ref):
+        return [item.value]
+    if isinstance(item, (list, tuple)):
+        return [value for part in item for value in refs(part)]
+    return []
+
+
+def operands(op: Op) -> list[int]:
+    """All value numbers an operator reads."""
+    found = refs(op.args)
+    return found + refs(list(op.kwargs.values())) if op.kwargs else found
+
+
+def label_parameters(couplings: Couplings, trace: Trace, names: Mapping[str, tuple[np.ndarray | None, ...]]) -> None:
+    """Give the trace's parameters their labels, one array a dimension (None: fixed), and the inputs nothing."""
+    for name, value in trace.parameters.items():
+        couplings.set(value, [((d,), a) for d, a in enumerate(names[name]) if a is not None])
+        couplings.const.add(value)

@@ -1,0 +1,174 @@
+"""What an operator's constants become when labels leave: the sizes in a view, the bounds of a slice, the number of groups.
+
+One function for the operators of the dispatcher and those of an exported program: constants are found by their schema names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compress.graph.couplings import Layout
+from compress.graph.rules.table import wrap
+
+Bound = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Shapes before and after: `layouts[v]` as in the analysis, `dead[label]` True where a label leaves."""
+
+    shapes: list[tuple[int, ...]]
+    layouts: Mapping[int, Layout]
+    dead: np.ndarray
+
+    def alive(self, value: int, dim: int) -> np.ndarray | None:
+        """Boolean mask over the indices of `dim`, or None where all stay."""
+        for dims, array in self.layouts.get(value, ()):
+            if dim in dims:
+                stays = ~self.dead[array]
+                axis = dims.index(dim)
+                mask: np.ndarray = stays.any(axis=tuple(a for a in range(stays.ndim) if a != axis))
+                return None if mask.all() else mask
+        return None
+
+    def before(self, value: int, dim: int, index: int) -> int:
+        """How many of the first `index` indices of `dim` stay."""
+        mask = self.alive(value, dim)
+        return index if mask is None else int(mask[:index].sum())
+
+    def after(self, value: int) -> tuple[int, ...]:
+        """Shape of the value once the dead labels have left."""
+        shape = self.shapes[value]
+        return tuple(self.before(value, d, n) for d, n in enumerate(shape))
+
+
+def whole_groups(groups: int, each_in: int) -> bool:
+    """Whether a grouped operator loses whole groups; otherwise every group loses the same positions."""
+    return groups > 1 and groups >= each_in
+
+
+def new_constants(name: str, bound: Bound, ins: Mapping[str, int], outs: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:
+    """Return the arguments of the operator `name` that must change, by schema name.
+
+    `bound` holds its arguments, `ins` the value numbers of its tensor arguments by schema name, `outs` of its results.
+    """
+    changed: dict[str, Any] = {}
+    kind = name.removeprefix("aten.").removesuffix("_copy")
+    for key in ("size", "shape", "sizes"):
+        given = bound.get(key)
+        if isinstance(given, (list, tuple)) and outs and kind != "sym_size":
+            changed |= _shape_list(kind, key, list(given), bound, ins, outs[0], sizes)
+    rewrite = _BY_KIND.get(kind)
+    if rewrite is not None:
+        changed |= rewrite(bound, ins, outs, sizes)
+    return {key: value for key, value in changed.items() if value != bound.get(key)}
+
+
+def _shape_list(
+    kind: str, key: str, given: list[Any], bound: Bound, ins: Mapping[str, int], out: int, sizes: Sizes
+) -> dict[str, Any]:
+    target = list(sizes.after(out))
+    if kind == "unflatten":
+        at = wrap(int(bound["dim"]), len(sizes.shapes[ins["self"]]))
+        target = target[at : at + len(given)]
+    if len(target) != len(given):
+        return {}
+    return {key: [new if isinstance(old, int) and old != -1 else old for old, new in zip(given, target, strict=True)]}
+
+
+def _split(bound: Bound, ins: Mapping[str, int], outs: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:
+    dim = wrap(int(bound["dim"]), len(sizes.shapes[ins["self"]]))
+    lengths = [sizes.after(out)[dim] for out in outs]
+    for key in ("split_sizes", "split_size"):
+        if isinstance(bound.get(key), (list, tuple)):
+            return {key: lengths}
+        if isinstance(bound.get(key), int):
+            return {key: lengths[0]}
+    return {}
+
+
+def _slice(bound: Bound, ins: Mapping[str, int], _: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:
+    x = ins["self"]
+    dim = wrap(int(bound["dim"]), len(sizes.shapes[x]))
+    if sizes.alive(x, dim) is None:
+        return {}
+    size = sizes.shapes[x][dim]
+    changed = {}
+    for key in ("start", "end"):
+        given = bound.get(key)
+        if isinstance(given, int) and -size <= given < size:
+            changed[key] = sizes.before(x, dim, given % size)
+    return changed
+
+
+def _narrow(bound: Bound, ins: Mapping[str, int], outs: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:
+    x = ins["self"]
+    dim = wrap(int(bound["dim"]), len(sizes.shapes[x]))
+    start = bound["start"]
+    moved = {"start": sizes.before(x, dim, start % sizes.shapes[x][dim])} if isinstance(start, int) and start else {}
+    return {**moved, "length": sizes.after(outs[0])[dim]}
+
+
+def _select(bound: Bound, ins: Mapping[str, int], _: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:
+    x = ins["self"]
+    dim = wrap(int(bound["dim"]), len(sizes.shapes[x]))
+    index = bound["index"]
+    return {"index": sizes.before(x, dim, index % sizes.shapes[x][dim])} if isinstance(index, int) else {}
+
+
+def _conv(bound: Bound, ins: Mapping[str, int], _: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:
+    groups, x = int(bound.get("groups", 1)), ins["input"]
+    channels = sizes.shapes[x][1]
+    if not whole_groups(groups, channels // groups):
+        return {}
+    return {"groups": groups * sizes.after(x)[1] // channels}
+
+
+def _group_norm(bound: Bound, ins: Mapping[str, int], _: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:
+    x = ins["input"]
+    channels, left = sizes.shapes[x][1], sizes.after(x)[1]
+    key = "group" if "group" in bound else "num_groups"
+    groups = int(bound[key])
+    changed: dict[str, Any] = {"C": left} if "C" in bound else {}
+    if whole_groups(groups, channels // groups):
+        changed[key] = groups * left // channels
+    return changed
+
+
+def _normalized(bound: Bound, ins: Mapping[str, int], _: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:
+    rank = len(bound["normalized_shape"])
+    return {"normalized_shape": list(sizes.after(ins["input"])[-rank:])}
+
+
+def _pad(bound: Bound, ins: Mapping[str, int], outs: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:
+    given, out = list(bound["pad"]), outs[0]
+    rank = len(sizes.shapes[out])
+    for i in range(0, len(given), 2):
+        dim = rank - 1 - i // 2
+        mask = sizes.alive(out, dim)
+        if mask is None or not all(isinstance(n, int) and n >= 0 for n in given[i : i + 2]):
+            continue
+        before, after = given[i], given[i + 1]
+        given[i], given[i + 1] = int(mask[:before].sum()), int(mask[len(mask) - after :].sum())
+    return {"pad": given}
+
+
+def _attention(bound: Bound, ins: Mapping[str, int], _: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:
+    width = sizes.shapes[ins["query"]][-1]
+    if bound.get("scale") is None and sizes.after(ins["query"])[-1] != width:
+        return {"scale": 1 / math.sqrt(width)}  # the softmax scale stays the original's
+    return {}
+
+
+_BY_KIND = {
+    "split": _split, "split_with_sizes": _split, "unsafe_split": _split, "slice": _slice, "narrow": _narrow, "select": _select,
+    "convolution": _conv, "conv1d": _conv, "conv2d": _conv, "conv3d": _conv, "conv_transpose1d": _conv,
+    "conv_transpose2d": _conv, "conv_transpose3d": _conv, "native_group_norm": _group_norm, "group_norm": _group_norm,
+    "native_layer_norm": _normalized, "layer_norm": _normalized, "rms_norm": _normalized, "_fused_rms_norm": _normalized,
+    "constant_pad_nd": _pad, "pad": _pad, "scaled_dot_product_attention": _attention,
+}  # fmt: skip

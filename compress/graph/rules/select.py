@@ -1,0 +1,223 @@
+"""Operators that take or join indices: plain slicing and concatenation of the label arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from compress.graph.couplings import Block, Couplings, operands, refs
+from compress.graph.rules.elementwise import unify
+from compress.graph.rules.table import arguments, rule, value, wrap
+from compress.graph.trace import Op
+
+
+def _cut(c: Couplings, x: int, dim: int, start: int, stop: int, step: int = 1) -> list[Block]:
+    """Blocks of x[..., start:stop:step, ...]."""
+    blocks = []
+    for dims, array in c.layout(x):
+        if dim in dims:
+            where = [slice(None)] * array.ndim
+            where[dims.index(dim)] = slice(start, stop, step)
+            array = array[tuple(where)]  # noqa: PLW2901 - the block narrowed
+        blocks.append((dims, array))
+    return blocks
+
+
+def _take(c: Couplings, x: int, dim: int, index: int) -> list[Block]:
+    """Blocks of x.select(dim, index)."""
+    blocks = []
+    for dims, array in c.layout(x):
+        left = tuple(d - (d > dim) for d in dims if d != dim)
+        if dim in dims:
+            taken = np.take(array, index, dims.index(dim))
+            if not left:  # one channel taken out by its number: it must stay where it is
+                c.pin(array, "one channel is selected by its number")
+                continue
+            blocks.append((left, taken))
+        else:
+            blocks.append((left, array))
+    return blocks
+
+
+@rule("aten.slice", "aten.slice_copy")
+def slicing(c: Couplings, op: Op) -> None:
+    """x[start:stop:step] along one dimension."""
+    a = arguments(op)
+    x = value(a["self"])
+    dim = wrap(int(a["dim"]), len(c.shape(x)))
+    size = c.shape(x)[dim]
+    start, stop, step = slice(a["start"], a["end"], a["step"]).indices(size)
+    c.set(op.outs[0], _cut(c, x, dim, start, stop, step))
+
+
+@rule("aten.narrow", "aten.narrow_copy")
+def narrow(c: Couplings, op: Op) -> None:
+    """x[start:start + length] along one dimension."""
+    a = arguments(op)
+    x = value(a["self"])
+    dim = wrap(int(a["dim"]), len(c.shape(x)))
+    start = int(a["start"]) % c.shape(x)[dim] if a["start"] else 0
+    c.set(op.outs[0], _cut(c, x, dim, start, start + int(a["length"])))
+
+
+@rule("aten.select", "aten.select_copy")
+def select(c: Couplings, op: Op) -> None:
+    """x[index] along one dimension."""
+    a = arguments(op)
+    x = value(a["self"])
+    dim = wrap(int(a["dim"]), len(c.shape(x)))
+    c.set(op.outs[0], _take(c, x, dim, int(a["index"])))
+
+
+@rule("aten.unbind", "aten.unbind_copy")
+def unbind(c: Couplings, op: Op) -> None:
+    """Every index of one dimension as a tensor of its own."""
+    a = arguments(op)
+    x = value(a["self"])
+    dim = wrap(int(a["dim"]), len(c.shape(x)))
+    for i, out in enumerate(op.outs):
+        c.set(out, _take(c, x, dim, i))
+
+
+@rule("aten.split", "aten.split_with_sizes", "aten.chunk", "aten.unsafe_split", "aten.split_copy", "aten.unsafe_chunk")
+def split(c: Couplings, op: Op) -> None:
+    """Runs of one dimension. Equal runs of one given size (chunk) stay equal: the same position leaves every run."""
+    a = arguments(op)
+    x = value(a["self"])
+    dim = wrap(int(a["dim"]), len(c.shape(x)))
+    sizes = [c.shape(out)[dim] for out in op.outs]
+    found = c.block(x, dim)
+    if op.name in ("aten.split", "aten.chunk", "aten.unsafe_split", "aten.unsafe_chunk") and found is not None:
+        if len(set(sizes)) > 1:
+            c.fix(x, dim, "split into runs of one size with a remainder")
+        else:
+            axis = found[0].index(dim)
+            rows = np.moveaxis(found[1], axis, 0)
+            rows = rows.reshape(len(sizes), sizes[0], *rows.shape[1:])
+            c.tie(np.broadcast_to(rows[:1], rows.shape), rows)
+    start = 0
+    for out, size in zip(op.outs, sizes, strict=True):
+        c.set(out, _cut(c, x, dim, start, start + size))
+        start += size
+
+
+@rule("aten.cat", "aten.concat")
+def cat(c: Couplings, op: Op) -> None:
+    """Tensors one after the other along one dimension; the other dimensions are tied."""
+    out = op.outs[0]
+    rank = len(c.shape(out))
+    dim = wrap(int(arguments(op)["dim"]), rank)
+    parts = [v for v in refs(op.args[0]) if len(c.shape(v)) == rank]
+    along = [c.labels(v, dim) for v in parts]
+    blocks: list[Block] = []
+    if any(a is not None for a in along):
+        arrays = [
+            np.zeros(c.shape(v)[dim], dtype=np.int64) if a is None else a for v, a in zip(parts, along, strict=True)
+        ]
+        blocks.append(((dim,), np.concatenate(arrays)))
+    c.set(out, blocks + _across(c, parts, dim))
+
+
+def _across(c: Couplings, parts: list[int], dim: int) -> list[Block]:
+    """Tie the blocks of the dimensions other than `dim` over all parts."""
+    every = {dims for v in parts for dims, _ in c.layout(v) if dim not in dims}
+    if any(len(dims) > 1 for dims in every) and len(every) > 1:
+        for v in parts:
+            for dims, _ in c.layout(v):
+                if len(dims) > 1:
+                    c.part(v, dims[-1])
+        every = {dims for v in parts for dims, _ in c.layout(v) if dim not in dims}
+    blocks: list[Block] = []
+    for at in every:
+        arrays = [next((a for dims, a in c.layout(v) if dims == at), None) for v in parts]
+        present = [a for a in arrays if a is not None]
+        for a in present[1:]:
+            c.tie(present[0], a)
+        if len(present) < len(arrays):
+            c.pin(present[0], "concatenated with a fixed tensor")
+        blocks.append((at, present[0]))
+    return blocks
+
+
+@rule("aten.stack")
+def stack(c: Couplings, op: Op) -> None:
+    """Tensors side by side along a new dimension; their own dimensions are tied."""
+    out = op.outs[0]
+    at = wrap(int(arguments(op)["dim"]), len(c.shape(out)))
+    parts = refs(op.args[0])
+    blocks = _across(c, parts, -1)
+    c.set(out, [(tuple(d + (d >= at) for d in dims), array) for dims, array in blocks])
+
+
+@rule("aten.index", "aten._unsafe_index")
+def index(c: Couplings, op: Op) -> None:
+    """x[..., i, j, ...] with index tensors: indexed dimensions stay, the others move."""
+    x, out = operands(op)[0], op.outs[0]
+    given = list(op.args[1])
+    at = [d for d, item in enumerate(given) if item is not None]
+    for item in given:
+        for v in refs(item):
+            c.fix_all(v, "its values are used as an index")
+    for d in at:
+        c.fix(x, d, "indexed by a tensor")
+    new_dims = len(c.shape(out)) - (len(c.shape(x)) - len(at))
+    adjacent = at == list(range(at[0], at[0] + len(at))) if at else True
+    front = at[0] if adjacent and at else 0
+    rest = [d for d in range(len(c.shape(x))) if d not in at]
+    target = {d: (i if i < front else i + new_dims) for i, d in enumerate(rest)}
+    c.set(out, [(tuple(target[d] for d in dims), a) for dims, a in c.layout(x)])
+
+
+@rule("aten.index_select")
+def index_select(c: Couplings, op: Op) -> None:
+    """Indices of one dimension, chosen by a tensor: that dimension stays."""
+    a = arguments(op)
+    x = value(a["self"])
+    c.fix_all(value(a["index"]), "its values are used as an index")
+    c.fix(x, wrap(int(a["dim"]), len(c.shape(x))), "indexed by a tensor")
+    c.set(op.outs[0], c.layout(x))
+
+
+@rule("aten.embedding")
+def embedding(c: Couplings, op: Op) -> None:
+    """Rows of w (V, D), chosen by a tensor (*) -> (*, D): the rows stay, D is carried."""
+    w, indices = operands(op)[:2]
+    c.fix_all(indices, "its values are used as an index")
+    c.fix(w, 0, "indexed by a tensor")
+    labels = c.labels(w, 1)
+    last = len(c.shape(op.outs[0])) - 1
+    c.set(op.outs[0], [((last,), labels)] if labels is not None else [])
+
+
+@rule("aten.unfold")
+def unfold(c: Couplings, op: Op) -> None:
+    """Sliding windows of one dimension, which stays."""
+    x = operands(op)[0]
+    c.fix(x, wrap(int(op.args[1]), len(c.shape(x))), "cut into sliding windows")
+    c.set(op.outs[0], c.layout(x))
+
+
+@rule("aten.roll")
+def roll(c: Couplings, op: Op) -> None:
+    """Indices shifted around: the rolled dimensions stay."""
+    a = arguments(op)
+    x = value(a["self"])
+    rank = len(c.shape(x))
+    given = a["dims"] if a["dims"] else list(range(rank))
+    for d in [given] if isinstance(given, int) else given:
+        c.fix(x, wrap(d, rank), "rolled")
+    c.set(op.outs[0], c.layout(x))
+
+
+@rule("aten.slice_scatter")
+def slice_scatter(c: Couplings, op: Op) -> None:
+    """A tensor with a run of one dimension replaced by another tensor."""
+    a = arguments(op)
+    x, src, out = value(a["self"]), value(a["src"]), op.outs[0]
+    dim = wrap(int(a["dim"]), len(c.shape(x)))
+    start, stop, step = slice(a["start"], a["end"], a["step"]).indices(c.shape(x)[dim])
+    c.set(out, _cut(c, x, dim, start, stop, step))
+    c.shapes.append(c.shape(src))  # a value of its own, so that the run is tied like any elementwise pair
+    run = len(c.shapes) - 1
+    c.set(run, c.layout(out))
+    unify(c, [run, src], run)
+    c.set(out, c.layout(x))

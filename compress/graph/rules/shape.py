@@ -1,0 +1,170 @@
+"""Operators that rename, split and merge dimensions: the label arrays move with them, nothing is tied."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from compress.graph.couplings import Block, Couplings, operands, ordered
+from compress.graph.rules.table import arguments, rule, value, wrap
+from compress.graph.trace import Op
+
+Segment = tuple[range, range]
+
+
+def segments(old: tuple[int, ...], new: tuple[int, ...]) -> list[Segment]:
+    """Cut two shapes of the same size into the shortest matching runs of dimensions.
+
+    >>> segments((2, 12, 4), (2, 3, 4, 4))
+    [(range(0, 1), range(0, 1)), (range(1, 2), range(1, 3)), (range(2, 3), range(3, 4))]
+    """
+    i = j = 0
+    found = []
+    while i < len(old) or j < len(new):
+        start_i, start_j, p, q = i, j, 1, 1
+        if i < len(old):
+            p, i = old[i], i + 1
+        if j < len(new):
+            q, j = new[j], j + 1
+        while p != q:
+            if p < q:
+                p, i = p * old[i], i + 1
+            else:
+                q, j = q * new[j], j + 1
+        found.append((range(start_i, i), range(start_j, j)))
+    return found
+
+
+@rule(
+    "aten.view", "aten._unsafe_view", "aten._reshape_alias", "aten.reshape", "aten.view_copy", "aten.flatten",
+    "aten.unflatten", "aten._reshape_copy", "aten.view_as", "aten.reshape_as",
+)  # fmt: skip
+def view(c: Couplings, op: Op) -> None:
+    """Merge dimensions (labels repeat) and split them (a block over several dimensions)."""
+    x, out = operands(op)[0], op.outs[0]
+    old, new = c.shape(x), c.shape(out)
+    if old == new:
+        c.set(out, c.layout(x))
+        return
+    if math.prod(old) == 0 or not c.layout(x):
+        c.set(out, [])
+        return
+    runs = segments(old, new)
+    merging = [(a, b) for a, b in runs if len(a) > 1 or len(b) > 1]
+    for old_dims, _ in merging:
+        _only_one(c, x, old_dims)
+    c.set(out, [_reshaped(block, runs, old, new) for block in c.layout(x)])
+
+
+def _only_one(c: Couplings, x: int, dims: range) -> None:
+    """An index of merged dimensions can carry one label: keep the block with most to give, fix the rest."""
+    blocks = [block for block in c.layout(x) if any(d in dims for d in block[0])]
+    if len(blocks) < 2:
+        return
+    blocks.sort(key=lambda block: (c.is_parameter(block[1]), block[1].size))
+    for at, _ in blocks[:-1]:
+        for d in at:
+            if d in dims:
+                c.fix(x, d, "merged with another labelled dimension")
+
+
+def _reshaped(block: Block, runs: list[Segment], old: tuple[int, ...], new: tuple[int, ...]) -> Block:
+    dims, array = block
+    touched = [(a, b) for a, b in runs if any(d in a for d in dims)]
+    old_dims = [d for a, _ in touched for d in a]
+    new_dims = tuple(d for _, b in touched for d in b)
+    spread = array.reshape([old[d] if d in dims else 1 for d in old_dims])
+    full = np.broadcast_to(spread, [old[d] for d in old_dims])
+    return new_dims, full.reshape([new[d] for d in new_dims])
+
+
+def _renamed(c: Couplings, x: int, out: int, target: dict[int, int]) -> None:
+    c.set(out, [ordered(tuple(target[d] for d in dims), array) for dims, array in c.layout(x)])
+
+
+@rule("aten.permute", "aten.permute_copy")
+def permute(c: Couplings, op: Op) -> None:
+    """Dimensions in another order."""
+    a = arguments(op)
+    x = value(a["self"])
+    rank = len(c.shape(x))
+    _renamed(c, x, op.outs[0], {wrap(d, rank): i for i, d in enumerate(a["dims"])})
+
+
+@rule("aten.t", "aten.numpy_T", "aten.mT", "aten.adjoint", "aten.t_")
+def transpose_last(c: Couplings, op: Op) -> None:
+    """The last two dimensions swapped."""
+    x = operands(op)[0]
+    rank = len(c.shape(x))
+    swap = {rank - 1: rank - 2, rank - 2: rank - 1} if rank > 1 else {}
+    _renamed(c, x, op.outs[0], {d: swap.get(d, d) for d in range(rank)})
+
+
+@rule("aten.transpose", "aten.transpose_", "aten.swapaxes", "aten.transpose_copy")
+def transpose(c: Couplings, op: Op) -> None:
+    """Two dimensions swapped."""
+    x, rank = operands(op)[0], len(c.shape(operands(op)[0]))
+    one, two = wrap(int(op.args[1]), rank), wrap(int(op.args[2]), rank)
+    swap = {one: two, two: one}
+    _renamed(c, x, op.outs[0], {d: swap.get(d, d) for d in range(rank)})
+
+
+@rule("aten.unsqueeze", "aten.unsqueeze_", "aten.unsqueeze_copy")
+def unsqueeze(c: Couplings, op: Op) -> None:
+    """A new dimension of size 1."""
+    x, out = operands(op)[0], op.outs[0]
+    rank = len(c.shape(out)) if out != x else len(c.shape(x))
+    at = wrap(int(op.args[1]), rank)
+    _renamed(c, x, out, {d: d + (d >= at) for d in range(rank)})
+
+
+@rule("aten.squeeze", "aten.squeeze_", "aten.squeeze_copy")
+def squeeze(c: Couplings, op: Op) -> None:
+    """Dimensions of size 1 removed."""
+    x, out = operands(op)[0], op.outs[0]
+    shape = c.shape(x)
+    given = op.args[1] if len(op.args) > 1 else list(range(len(shape)))
+    gone = {wrap(d, len(shape)) for d in ([given] if isinstance(given, int) else given)}
+    left = [d for d in range(len(shape)) if not (d in gone and shape[d] == 1)]
+    _renamed(c, x, out, {d: i for i, d in enumerate(left)})
+
+
+@rule("aten.expand", "aten.expand_copy", "aten.broadcast_to", "aten.expand_as")
+def expand(c: Couplings, op: Op) -> None:
+    """Dimensions of size 1 repeated: all copies are alike, so each is free to leave."""
+    x, out = operands(op)[0], op.outs[0]
+    old, new = c.shape(x), c.shape(out)
+    lead = len(new) - len(old)
+    blocks: list[Block] = [(tuple(d + lead for d in dims), array) for dims, array in c.layout(x)]
+    for d, size in enumerate(new):
+        if size > 1 and (d < lead or old[d - lead] == 1):
+            blocks.append(((d,), c.fresh(size)))
+    c.set(out, blocks)
+
+
+@rule("aten.repeat", "aten.tile")
+def repeat(c: Couplings, op: Op) -> None:
+    """The tensor laid beside itself: labels are laid beside themselves."""
+    x, out = operands(op)[0], op.outs[0]
+    old, new = c.shape(x), c.shape(out)
+    lead = len(new) - len(old)
+    blocks: list[Block] = []
+    for dims, array in c.layout(x):
+        at = tuple(d + lead for d in dims)
+        blocks.append((at, np.tile(array, [new[d] // old[d - lead] for d in at])))
+    for d, size in enumerate(new):
+        if size > 1 and (d < lead or old[d - lead] == 1):
+            blocks.append(((d,), c.fresh(size)))
+    c.set(out, blocks)
+
+
+@rule("aten.as_strided", "aten.as_strided_")
+def as_strided(c: Couplings, op: Op) -> None:
+    """A view by strides: followed only where it changes nothing but strides."""
+    x, out = operands(op)[0], op.outs[0]
+    if c.shape(x) == c.shape(out):
+        c.set(out, c.layout(x))
+        return
+    c.fix_all(x, "as_strided reads memory by address")
+    c.set(out, [])

@@ -1,0 +1,236 @@
+"""Run a network once and write down what it did: every operator the dispatcher saw, with its operands by number.
+
+The run is on meta tensors (shapes only, no arithmetic, no memory); where the network looks at values, it is repeated on
+real ones. Nothing of the network is changed: parameters are swapped for the duration of the call only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules import module as torch_module
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from compress.core.errors import TraceError
+
+_TORCH = os.path.dirname(torch.__file__)
+_OURS = os.path.dirname(os.path.dirname(__file__))
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Stands for a tensor among an operator's arguments: the tensor's number in the trace."""
+
+    value: int
+
+
+@dataclass(slots=True)
+class Op:
+    """One operator call. `outs` are the numbers of its tensor results, in order; in-place results keep their number."""
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outs: tuple[int, ...]
+    path: str = ""
+    frame: tuple[str, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """The operator without its overload, e.g. "aten.convolution"."""
+        return str(self.func.overloadpacket)
+
+    @property
+    def where(self) -> str:
+        """Module path and source line, as a user would look it up."""
+        line = f"{os.path.basename(self.frame[0])}:{self.frame[1]}" if self.frame else ""
+        return " ".join(part for part in (self.path or "the network itself", f"({line})" if line else "") if part)
+
+
+@dataclass(slots=True)
+class Trace:
+    """What one forward pass did. Values are numbered; `shapes[v]` is the shape of value v.
+
+    `parameters` maps parameter and buffer names to value numbers; names that no operator read are absent.
+    `constants` holds tensors whose contents are known: buffers, and everything when the run was on real tensors.
+    """
+
+    ops: list[Op] = field(default_factory=list)
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    parameters: dict[str, int] = field(default_factory=dict)
+    constants: dict[int, Tensor] = field(default_factory=dict)
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+    on_meta: bool = True
+
+
+class Recorder(TorchDispatchMode):
+    """Numbers every tensor and records every operator; `seen` is called with each finished Op."""
+
+    def __init__(self, trace: Trace, names: Mapping[int, str], seen: Callable[[Op], None] | None = None) -> None:
+        """`names` maps id(tensor) of parameters and buffers to their names."""
+        super().__init__()
+        self.trace = trace
+        self.names = names
+        self.seen = seen
+        self.numbers: dict[int, int] = {}
+        self.alive: list[Tensor] = []
+        self.path: list[str] = [""]
+
+    def number(self, tensor: Tensor) -> int:
+        """Return the tensor's number, giving it one if it is new."""
+        found = self.numbers.get(id(tensor))
+        if found is not None:
+            return found
+        value = len(self.trace.shapes)
+        self.numbers[id(tensor)] = value
+        self.alive.append(tensor)  # an id is only unique while its object lives
+        self.trace.shapes.append(tuple(tensor.shape))
+        name = self.names.get(id(tensor))
+        if name is not None:
+            self.trace.parameters[name] = value
+        return value
+
+    def _ref(self, item: Any) -> Any:
+        if isinstance(item, Tensor):
+            return Ref(self.number(item))
+        if isinstance(item, (list, tuple)):
+            return [self._ref(part) for part in item]
+        return item
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operator and record it."""
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        refs = tuple([self._ref(a) for a in args])
+        named = {k: self._ref(v) for k, v in kwargs.items()} if kwargs else kwargs
+        if isinstance(out, Tensor):
+            outs: tuple[int, ...] = (self.number(out),)
+        elif isinstance(out, (list, tuple)):
+            outs = tuple([self.number(o) for o in out if isinstance(o, Tensor)])
+        else:
+            outs = ()
+        for value, tensor in zip(outs, self._tensors(out), strict=True):
+            if self.trace.shapes[value] != tensor.shape:  # resized or transposed in place
+                self.trace.shapes[value] = tuple(tensor.shape)
+        op = Op(func, refs, named, outs, self.path[-1], _caller())
+        self.trace.ops.append(op)
+        if self.seen is not None:
+            self.seen(op)
+        return out
+
+    @staticmethod
+    def _tensors(out: Any) -> list[Tensor]:
+        if isinstance(out, Tensor):
+            return [out]
+        return [o for o in out if isinstance(o, Tensor)] if isinstance(out, (list, tuple)) else []
+
+
+_SKIP: dict[str, bool] = {}
+
+
+def _caller() -> tuple[str, int] | None:
+    """File and line of the innermost frame that belongs to the user's (or a model library's) code."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        skip = _SKIP.get(name)
+        if skip is None:
+            skip = _SKIP[name] = name.startswith((_TORCH, _OURS)) or name.startswith("<")
+        if not skip:
+            return name, frame.f_lineno
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+@contextmanager
+def quiet_module(module: nn.Module) -> Iterator[None]:
+    """Keep the module's train/eval modes, and attention on its Python path (its fused kernel hides the operators)."""
+    modes = [(m, m.training) for m in module.modules()]
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for m, mode in modes:
+            m.training = mode
+
+
+@contextmanager
+def module_paths(module: nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Tell the recorder which submodule is running."""
+    names = {id(m): name for name, m in module.named_modules()}
+
+    def enter(m: nn.Module, _: Any) -> None:
+        recorder.path.append(names.get(id(m), recorder.path[-1]))
+
+    def leave(_m: nn.Module, _i: Any, _o: Any) -> None:
+        recorder.path.pop()
+
+    before = torch_module.register_module_forward_pre_hook(enter)
+    after = torch_module.register_module_forward_hook(leave, always_call=True)
+    try:
+        yield
+    finally:
+        before.remove()
+        after.remove()
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name; a tensor shared by several names appears once, under the first."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def trace(module: nn.Module, example: tuple[Any, ...], *, train: bool = False) -> Trace:
+    """Run `module` on `example` (on meta tensors where it can) and return what it did.
+
+    Raises TraceError with the first line of the cause where the network does not run on the example at all.
+    """
+    with quiet_module(module):
+        module.train(train)
+        try:
+            return _run(module, example, meta=True)
+        except Exception:  # noqa: BLE001 - whatever meta tensors cannot do, real ones are asked
+            if train:
+                raise  # a training pass on real tensors would move the running statistics
+        try:
+            return _run(module, example, meta=False)
+        except Exception as error:
+            shapes = [tuple(t.shape) for t in pytree.tree_leaves(example) if isinstance(t, Tensor)]
+            raise TraceError(
+                f"the network does not run on an input of shape {', '.join(map(str, shapes))}: "
+                f"{str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}",
+                fix="give the shape it expects with --input-shape",
+            ) from error
+
+
+def _run(module: nn.Module, example: tuple[Any, ...], *, meta: bool) -> Trace:
+    real = tensors_of(module)
+    used = {n: torch.empty_like(t, device="meta") for n, t in real.items()} if meta else real
+    record = Trace(on_meta=meta)
+    recorder = Recorder(record, {id(t): n for n, t in used.items()})
+    inputs = pytree.tree_map_only(Tensor, lambda t: t.to("meta") if meta else t, example)
+    record.inputs = tuple(recorder.number(t) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor))
+    with module_paths(module, recorder), recorder:
+        out = functional_call(module, used, inputs) if meta else module(*inputs)
+    leaves = pytree.tree_leaves(out)
+    record.outputs = tuple(recorder.number(t) for t in leaves if isinstance(t, Tensor))
+    for name, value in record.parameters.items():
+        if not real[name].is_floating_point():
+            record.constants[value] = real[name]
+    if not meta:
+        record.constants.update({v: t for t in recorder.alive if (v := recorder.numbers[id(t)]) is not None})
+    return record

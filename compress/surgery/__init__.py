@@ -1,0 +1,1 @@
+"""Model + plan -> model: slice parameters, repair attributes, rewrite graphs; and the masked reference."""

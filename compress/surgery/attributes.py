@@ -1,0 +1,187 @@
+"""Bring a layer's attributes in line with its parameters: PyTorch's own layers by their meaning, others by what changed.
+
+A user's module may hold sizes of its own (`self.num_heads = 12`). Those are repaired from the facts that the graph gives: every
+constant of an operator that ran in that module, before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from compress.graph.analyse import Analysis
+from compress.graph.couplings import operands
+from compress.graph.rewrite import Sizes, new_constants, whole_groups
+from compress.graph.rules.table import arguments
+from compress.graph.trace import Op, Ref
+
+Facts = dict[str, dict[Any, set[Any]]]
+
+
+def _conv(layer: Any, _: Any) -> None:
+    transposed = layer.transposed
+    old_in, old_out, groups = layer.in_channels, layer.out_channels, layer.groups
+    first, second = layer.weight.shape[:2]
+    if whole_groups(groups, old_in // groups):
+        layer.groups = groups * first // (old_in if transposed else old_out)
+    layer.in_channels, layer.out_channels = (
+        (first, second * layer.groups) if transposed else (second * layer.groups, first)
+    )
+
+
+def _linear(layer: Any, _: Any) -> None:
+    layer.out_features, layer.in_features = layer.weight.shape
+
+
+def _batch_norm(layer: Any, _: Any) -> None:
+    for tensor in (layer.weight, layer.running_mean):
+        if tensor is not None:
+            layer.num_features = tensor.shape[0]
+
+
+def _group_norm(layer: Any, _: Any) -> None:
+    if layer.weight is not None:
+        channels, groups = layer.num_channels, layer.num_groups
+        if whole_groups(groups, channels // groups):
+            layer.num_groups = groups * layer.weight.shape[0] // channels
+        layer.num_channels = layer.weight.shape[0]
+
+
+def _layer_norm(layer: Any, _: Any) -> None:
+    if layer.weight is not None:
+        layer.normalized_shape = tuple(layer.weight.shape)
+
+
+def _embedding(layer: Any, _: Any) -> None:
+    layer.num_embeddings, layer.embedding_dim = layer.weight.shape
+
+
+def _prelu(layer: Any, _: Any) -> None:
+    layer.num_parameters = layer.weight.numel()
+
+
+def _recurrent(layer: Any, _: Any) -> None:
+    gates = {"LSTM": 4, "GRU": 3}.get(layer.mode, 1)
+    layer.hidden_size = layer.weight_hh_l0.shape[0] // gates
+    layer.input_size = layer.weight_ih_l0.shape[1]
+    if layer.proj_size:
+        layer.proj_size = layer.weight_hh_l0.shape[1]
+
+
+_LAYERS: tuple[tuple[type[nn.Module], Callable[[Any, Any], None]], ...] = (
+    (nn.modules.conv._ConvNd, _conv),
+    (nn.Linear, _linear),
+    (nn.modules.batchnorm._NormBase, _batch_norm),
+    (nn.GroupNorm, _group_norm),
+    (nn.LayerNorm, _layer_norm),
+    (nn.RMSNorm, _layer_norm),
+    (nn.Embedding, _embedding),
+    (nn.PReLU, _prelu),
+    (nn.RNNBase, _recurrent),
+)
+
+
+def refresh_layers(module: nn.Module, changed: Iterable[str]) -> None:
+    """Set the size attributes of PyTorch's layers that own one of the `changed` parameters."""
+    owners = {name.rpartition(".")[0] for name in changed}
+    for path, layer in module.named_modules(remove_duplicate=True):
+        if path in owners:
+            for kind, refresh in _LAYERS:
+                if isinstance(layer, kind):
+                    refresh(layer, None)
+                    break
+
+
+def facts(analysis: Analysis, sizes: Sizes, number: int = 0) -> Facts:
+    """Per module path: every integer an operator was given or saw as an extent there -> what it becomes."""
+    found: Facts = {}
+    for op in analysis.traces[number].ops:
+        here = found.setdefault(op.path, {})
+        bound = arguments(op)
+        ins = {key: item.value for key, item in bound.items() if isinstance(item, Ref)}
+        changed = new_constants(op.name, bound, ins, op.outs, sizes)
+        for key, given in bound.items():
+            _note(here, given, changed.get(key, given))
+        for value in (*operands(op), *op.outs):
+            for old, new in zip(sizes.shapes[value], sizes.after(value), strict=True):
+                if old > 1:
+                    here.setdefault(old, set()).add(new)
+    return found
+
+
+def _note(here: dict[Any, set[Any]], old: Any, new: Any) -> None:
+    if isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)) and len(old) == len(new):
+        for one, two in zip(old, new, strict=True):
+            _note(here, one, two)
+    elif isinstance(old, int) and not isinstance(old, bool) and old > 1 and isinstance(new, int):
+        here.setdefault(old, set()).add(new)
+
+
+def _subtree(found: Facts, path: str) -> dict[Any, set[Any]]:
+    """Facts of the module and everything inside it."""
+    merged: dict[Any, set[Any]] = {}
+    for inner, table in found.items():
+        if inner == path or inner.startswith(f"{path}.") or not path:
+            for old, new in table.items():
+                merged.setdefault(old, set()).update(new)
+    return merged
+
+
+def repair(module: nn.Module, found: Facts, *, bold: bool) -> dict[str, tuple[Any, Any]]:
+    """Change integer attributes of the user's own modules to what the facts say; return path.attribute -> (old, new).
+
+    Where a number became several (768 stayed here and shrank there) it is left alone, or with `bold` becomes the one that differs.
+    """
+    done: dict[str, tuple[Any, Any]] = {}
+    for path, inner in module.named_modules():
+        if type(inner).__module__.startswith("torch.nn.modules") and not isinstance(inner, nn.MultiheadAttention):
+            continue
+        own = found.get(path, {})
+        wide = _subtree(found, path)
+        for key, old in list(vars(inner).items()):
+            if key.startswith("_") or key == "training":
+                continue
+            new = _mapped(old, own, bold=bold)
+            if new == old:
+                new = _mapped(old, wide, bold=bold)
+            if new != old:
+                setattr(inner, key, new)
+                done[f"{path}.{key}" if path else key] = (old, new)
+    return done
+
+
+def _mapped(old: Any, table: Mapping[Any, set[Any]], *, bold: bool) -> Any:
+    if isinstance(old, (tuple, list)) and old and all(isinstance(i, int) and not isinstance(i, bool) for i in old):
+        return type(old)([_mapped(i, table, bold=bold) for i in old]) if type(old) in (tuple, list) else old
+    if not isinstance(old, int) or isinstance(old, bool) or old < 2:
+        return old
+    candidates = table.get(old, set())
+    if len(candidates) == 1:
+        return next(iter(candidates))
+    moved = candidates - {old}
+    return next(iter(moved)) if bold and len(moved) == 1 else old
+
+
+def mismatch(analysis: Analysis, sizes: Sizes, after: Any, number: int = 0) -> str | None:
+    """Compare the cut module's trace with what the graph expects; None where they agree, else what differs first."""
+    expected = [op for op in analysis.traces[number].ops if _counts(op)]
+    got = [op for op in after.ops if _counts(op)]
+    for want, have in zip(expected, got, strict=False):
+        if want.name != have.name:
+            return f"runs {have.name} where the original ran {want.name}, in {want.where}"
+        for a, b in zip(want.outs, have.outs, strict=False):
+            if sizes.after(a) != after.shapes[b]:
+                return f"{want.name} gives {after.shapes[b]} instead of {sizes.after(a)}, in {want.where}"
+    if len(expected) != len(got):
+        return f"runs {len(got)} operators, the original {len(expected)}"
+    return None
+
+
+def _counts(op: Op) -> bool:
+    """Views without effect come and go with strides; everything else must match."""
+    return op.name not in (
+        "aten.view", "aten._unsafe_view", "aten.clone", "aten.expand", "aten.alias", "aten.detach", "aten._reshape_alias",
+        "aten.empty", "aten.as_strided", "aten.as_strided_", "aten._to_copy", "aten.empty_strided", "aten.slice",
+    )  # fmt: skip

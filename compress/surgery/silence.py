@@ -1,0 +1,233 @@
+"""The masked reference: the original network, in which what the plan removes is made silent where it is read.
+
+The original runs unchanged, operator by operator, while labels follow along:
+- where a contraction (convolution, linear, matrix product, sum) reads a removed channel, the channel is multiplied by zero;
+- where a normalisation takes statistics over a dimension that loses channels (layer norm, group norm with few groups, RMS norm, weight
+  standardisation), they are taken over the kept channels only, as the cut network does.
+Everything else computes on all channels. With `double` all arithmetic is in float64, parameters being widened one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from compress.graph.analyse import Analysis, apply_rule
+from compress.graph.couplings import Couplings, operands
+from compress.graph.rewrite import Sizes, new_constants
+from compress.graph.rules.table import arguments
+from compress.graph.trace import Op, Recorder, Ref, Trace, module_paths, quiet_module, tensors_of
+
+_LOW = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def _widen(item: Any) -> Any:
+    if isinstance(item, Tensor) and item.dtype in _LOW:
+        return item.double()
+    return torch.float64 if item in _LOW else item
+
+
+class Double(TorchFunctionMode):
+    """Computes everything in float64, whatever the parameters are stored in; no widened copy outlives its use."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Widen the operands, run, widen what a factory made."""
+        return pytree.tree_map(_widen, func(*pytree.tree_map(_widen, args), **pytree.tree_map(_widen, kwargs or {})))
+
+
+def convolve(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run an operator; a grouped 2-d convolution in float64, for which PyTorch loops over groups, as a batched product."""
+    if str(func.overloadpacket) != "aten.convolution" or kwargs or args[0].dtype != torch.float64:
+        return func(*args, **kwargs)
+    x, weight, bias, stride, padding, dilation, transposed, _, groups = args
+    if groups == 1 or transposed or x.dim() != 4:
+        return func(*args)
+    columns = torch.nn.functional.unfold(x, weight.shape[2:], dilation, padding, stride)  # (N, I k k, L)
+    batch, _, places = columns.shape
+    kernels = weight.reshape(groups, weight.shape[0] // groups, -1)
+    y = kernels @ columns.reshape(batch, groups, -1, places)
+    height = (x.shape[2] + 2 * padding[0] - dilation[0] * (weight.shape[2] - 1) - 1) // stride[0] + 1
+    y = y.reshape(batch, weight.shape[0], height, -1)
+    return y if bias is None else y + bias.reshape(-1, 1, 1)
+
+
+class FastGroups(TorchDispatchMode):
+    """Computes grouped convolutions as `convolve` does."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operator."""
+        return convolve(func, args, kwargs or {})
+
+
+class Silence(Recorder):
+    """Runs the original with the dead labels silent; see the module's docstring."""
+
+    def __init__(self, analysis: Analysis, dead: np.ndarray, names: dict[int, str]) -> None:
+        """`dead[label]` is True where the label leaves; `names` maps id(tensor) to parameter names."""
+        super().__init__(Trace(on_meta=False), names)
+        self.analysis = analysis
+        self.dead = dead
+        self.couplings = Couplings(analysis.attention, self.trace.shapes)
+        self.couplings.count = self.couplings.parameter_labels = analysis.couplings.parameter_labels
+
+    def number(self, tensor: Tensor) -> int:
+        """Number the tensor; a parameter brings its labels."""
+        known = id(tensor) in self.numbers
+        value = super().number(tensor)
+        name = None if known else self.names.get(id(tensor))
+        if name is not None:
+            labels = self.analysis.parameters[name]
+            self.couplings.set(value, [((d,), a) for d, a in enumerate(labels) if a is not None])
+            self.couplings.const.add(value)
+        return value
+
+    def _dies(self, labels: np.ndarray) -> np.ndarray:
+        """Labels that the run itself made (constants) never die; they meet parameters' labels that do."""
+        inside = labels < self.couplings.parameter_labels
+        return np.where(inside, self.dead[np.where(inside, labels, 0)], False)  # noqa: FBT003
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Silence the operands, run, and let the labels follow."""
+        kwargs = kwargs or {}
+        named = {k: self._ref(v) for k, v in kwargs.items()}
+        op = Op(func, tuple(self._ref(a) for a in args), named, (), self.path[-1])
+        masks = self._silent(op)
+        for at, mask in masks.items():
+            args = tuple(self._masked(a, mask) if i == at else a for i, a in enumerate(args))
+        out = convolve(func, args, kwargs)
+        op.outs = tuple(self.number(t) for t in self._tensors(out))
+        before = len(self.couplings.statistics)
+        apply_rule(self.couplings, op)
+        if len(self.couplings.statistics) > before:
+            out = self._over_kept(op, func, args, kwargs, out)
+        self.couplings.ties.clear()
+        self.couplings.pins.clear()
+        self.couplings.splits.clear()
+        return out
+
+    @staticmethod
+    def _masked(tensor: Any, mask: tuple[int, np.ndarray]) -> Any:
+        dim, dead = mask
+        shape = [1] * tensor.dim()
+        shape[dim] = len(dead)
+        return tensor * torch.from_numpy(~dead).to(tensor.dtype).to(tensor.device).reshape(shape)
+
+    def _silent(self, op: Op) -> dict[int, tuple[int, np.ndarray]]:
+        """Which argument (by position) is silent along which dimension."""
+        kind = op.name.removeprefix("aten.")
+        c = self.couplings
+        masks: dict[int, tuple[int, np.ndarray]] = {}
+
+        def read(at: int, dim: int, *others: tuple[int, int]) -> None:
+            dead = None
+            for position, d in ((at, dim), *others):
+                c.part(op.args[position].value, d)
+                labels = c.labels(op.args[position].value, d)
+                if labels is not None:
+                    dies = self._dies(labels)
+                    dead = dies if dead is None else dead | dies
+            if dead is not None and dead.any():
+                masks[at] = (dim, dead)
+
+        if kind in ("convolution", "convolution_overrideable", "_convolution"):
+            transposed, groups = bool(op.args[6]), int(op.args[8])
+            if groups == 1 or not transposed:
+                read(1, 0 if transposed else 1)
+        elif kind in ("mm", "addmm", "bmm", "baddbmm"):
+            left = 1 if kind in ("addmm", "baddbmm") else 0
+            batch = 1 if kind in ("bmm", "baddbmm") else 0
+            read(left, batch + 1, (left + 1, batch))
+        elif kind.startswith("_scaled_dot_product"):
+            read(0, 3)
+        elif kind in ("sum", "nansum"):
+            self._silent_sum(op, masks)
+        return masks
+
+    def _silent_sum(self, op: Op, masks: dict[int, tuple[int, np.ndarray]]) -> None:
+        x = op.args[0].value
+        dims = arguments(op).get("dim")
+        rank = len(self.trace.shapes[x])
+        over = range(rank) if not dims else [d % rank for d in ([dims] if isinstance(dims, int) else dims)]
+        for dim in over:
+            self.couplings.part(x, dim)
+            labels = self.couplings.labels(x, dim)
+            if labels is not None and self._dies(labels).any():
+                masks[0] = (dim, self._dies(labels))
+
+    def _over_kept(self, op: Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+        """Run the operator on the kept indices only, and put the result back in place; zeros elsewhere."""
+        layouts = {v: self.couplings.layout(v) for v in (*operands(op), *op.outs)}
+        top = max((int(a.max()) for blocks in layouts.values() for _, a in blocks), default=0)
+        dead = np.zeros(max(top + 1, len(self.dead)), dtype=bool)
+        dead[: len(self.dead)] = self.dead
+        dead[self.couplings.parameter_labels :] = False
+        sizes = Sizes(self.trace.shapes, layouts, dead)
+
+        def small(item: Any, given: Any) -> Any:
+            if isinstance(given, Ref):
+                for dim in range(item.dim()):
+                    mask = sizes.alive(given.value, dim)
+                    if mask is not None:
+                        item = item.index_select(dim, torch.from_numpy(np.flatnonzero(mask)))  # noqa: PLW2901
+            return item
+
+        bound = arguments(op)
+        ins = {key: item.value for key, item in bound.items() if isinstance(item, Ref)}
+        changed = new_constants(op.name, bound, ins, op.outs, sizes)
+        names = [a.name for a in func._schema.arguments]
+        slim = [changed.get(names[i], small(a, op.args[i])) for i, a in enumerate(args)]
+        named = {k: changed.get(k, small(v, op.kwargs[k])) for k, v in kwargs.items()}
+        result = func(*slim, **named)
+        wide = []
+        for full, kept, value in zip(self._tensors(out), self._tensors(result), op.outs, strict=True):
+            placed = torch.zeros_like(full)
+            where = [torch.arange(n) for n in full.shape]
+            for dim in range(full.dim()):
+                mask = sizes.alive(value, dim)
+                if mask is not None:
+                    where[dim] = torch.from_numpy(np.flatnonzero(mask))
+            placed[torch.meshgrid(*where, indexing="ij")] = kept if full.dim() else kept
+            full.copy_(placed)  # keep the tensor that is numbered
+            wide.append(full)
+        return out
+
+
+@contextmanager
+def silenced(module: nn.Module, analysis: Analysis, dead: np.ndarray, *, double: bool = False) -> Iterator[None]:
+    """While active, calls of `module` compute the masked original."""
+    names = {id(t): n for n, t in tensors_of(module).items()}
+    mode = Silence(analysis, dead, names)
+    with quiet_module(module), module_paths(module, mode), mode, Double() if double else nullcontext():
+        yield
+
+
+def masked_output(module: nn.Module, example: tuple[Any, ...], analysis: Analysis, dead: np.ndarray) -> list[Tensor]:
+    """Outputs of the masked original on `example`, in float64."""
+    with silenced(module, analysis, dead, double=True):
+        module.eval()
+        return _tensors_of(module(*example))
+
+
+def double_output(module: nn.Module, example: tuple[Any, ...]) -> list[Tensor]:
+    """Outputs of `module` on `example`, computed in float64."""
+    with quiet_module(module), FastGroups(), Double():
+        module.eval()
+        return _tensors_of(module(*example))
+
+
+def _tensors_of(out: Any) -> list[Tensor]:
+    return [t for t in pytree.tree_leaves(out) if isinstance(t, Tensor)]
