@@ -80,12 +80,13 @@ def _input_sizes(program: ExportedProgram, path: Path) -> list[int | None]:
             f"{path} takes {len(values)} inputs ({', '.join(map(str, names))}); one float tensor is supported",
             fix="export a network that takes one float tensor",
         )
-    return [size if isinstance(size, int) else None for size in values[0].shape]
+    sizes: list[Any] = list(values[0].shape)
+    return [size if isinstance(size, int) else None for size in sizes]
 
 
 def _example_shape(program: ExportedProgram, rank: int) -> tuple[int, ...] | None:
     inputs: Any = program.example_inputs
-    args = [value for value in (inputs or ((),))[0] if isinstance(value, torch.Tensor)]
+    args = [value for value in (inputs[0] if inputs else ()) if isinstance(value, torch.Tensor)]
     return tuple(args[0].shape) if args and args[0].ndim == rank else None
 
 

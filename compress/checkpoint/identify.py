@@ -38,10 +38,17 @@ def fit(arch: Architecture, found: Shapes, given: Mapping[str, Any]) -> Fit:
     Raises CheckpointError where `arch` cannot be built with the options `given`.
     """
     best = _sized(arch, found, given)
-    if best.difference.missing and not best.difference.unexpected:
+    if _whole_parts_lacking(best.difference, found):
         variants = [_sized(arch, found, {**given, **switch}) for switch in arch.switches(given)]
         best = min([best, *variants], key=lambda variant: variant.difference.count)
     return best
+
+
+def _whole_parts_lacking(difference: Difference, found: Shapes) -> bool:
+    """Whether all that the file lacks are top-level parts of which it has nothing."""
+    present = {name.partition(".")[0] for name in found}
+    lacking = {name.partition(".")[0] for name in difference.missing}
+    return bool(lacking) and not lacking & present and not difference.unexpected
 
 
 def _sized(arch: Architecture, found: Shapes, given: Mapping[str, Any]) -> Fit:

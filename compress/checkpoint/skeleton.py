@@ -15,6 +15,10 @@ from compress.checkpoint.fit import IMAGE_CHANNELS, Shapes, shapes_of
 from compress.core.errors import CheckpointError
 
 
+# what initialisers do to weights; on the meta device it would cost time and change nothing
+_FILLERS = frozenset({"normal_", "uniform_", "fill_", "zero_", "kaiming_uniform_", "kaiming_normal_", "trunc_normal_"})
+
+
 class _Unfilled(TorchFunctionMode):
     """Sends `torch.empty`, by which layers make their weights, to the meta device.
 
@@ -26,6 +30,10 @@ class _Unfilled(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is torch.empty:
             kwargs["device"] = "meta"
+        elif getattr(func, "__name__", "") in _FILLERS:
+            weight = args[0] if args else kwargs.get("tensor")
+            if isinstance(weight, torch.Tensor) and weight.is_meta:
+                return weight
         return func(*args, **kwargs)
 
 
