@@ -1,0 +1,52 @@
+"""What a target is, and the table of them by suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from compress.core.registry import Registry
+
+# A reloaded file: takes the network's inputs, returns its output tensors, flattened, on the CPU.
+Loaded = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One file to write: `module` in eval mode, its positional inputs, where, and how.
+
+    `batched` says for each input whether its first dimension is the batch that must stay free; all False gives a
+    file for the example's own sizes. `agrees` tells whether what a `Loaded` returns is the network's result: a writer
+    that tries an optional transformation asks it before keeping the outcome.
+    """
+
+    module: nn.Module
+    example: tuple[Tensor, ...]
+    path: Path
+    batched: tuple[bool, ...]
+    opset: int | None
+    agrees: Callable[[Loaded], bool]
+
+
+class Write(Protocol):
+    """Writes `job.path` and returns notes for the user; raises whatever its exporter raises."""
+
+    def __call__(self, job: Job) -> tuple[str, ...]:
+        """Write the file."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A file format: its name in reports, how it is written and how its own runtime loads it."""
+
+    name: str
+    write: Write
+    load: Callable[[Path], Loaded]
+
+
+TARGETS: Registry[Target] = Registry("export format")
