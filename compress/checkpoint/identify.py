@@ -82,7 +82,8 @@ def identify(found: Shapes) -> Fit:
     if matches:
         names_of = ", ".join(one.arch.name for one in matches)
         raise CheckpointError(
-            f"the tensors fit several architectures alike: {names_of}", fix=f"add --arch {matches[0].arch.name}, or ..."
+            f"the tensors fit several architectures alike: {names_of}",
+            fix=f"say which one it is, as in --arch {matches[0].arch.name}",
         )
     tried.sort(key=lambda one: one.difference.count)
     nearest = [f"\n    {one.arch.name}: the file {one.difference}" for one in tried[:NEAREST]]

@@ -14,7 +14,6 @@ from torch.overrides import TorchFunctionMode
 from compress.checkpoint.fit import IMAGE_CHANNELS, Shapes, shapes_of
 from compress.core.errors import CheckpointError
 
-
 # what initialisers do to weights; on the meta device it would cost time and change nothing
 _FILLERS = frozenset({"normal_", "uniform_", "fill_", "zero_", "kaiming_uniform_", "kaiming_normal_", "trunc_normal_"})
 
