@@ -47,6 +47,15 @@ class Sizes:
         return tuple(self.before(value, d, n) for d, n in enumerate(shape))
 
 
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """A size that the graph computes (12 * batch): what it computes, times `new / old`."""
+
+    given: Any
+    new: int
+    old: int
+
+
 def whole_groups(groups: int, each_in: int) -> bool:
     """Whether a grouped operator loses whole groups; otherwise every group loses the same positions."""
     return groups > 1 and groups >= each_in
@@ -72,13 +81,19 @@ def new_constants(name: str, bound: Bound, ins: Mapping[str, int], outs: tuple[i
 def _shape_list(
     kind: str, key: str, given: list[Any], bound: Bound, ins: Mapping[str, int], out: int, sizes: Sizes
 ) -> dict[str, Any]:
-    target = list(sizes.after(out))
+    target, before = list(sizes.after(out)), list(sizes.shapes[out])
     if kind == "unflatten":
         at = wrap(int(bound["dim"]), len(sizes.shapes[ins["self"]]))
-        target = target[at : at + len(given)]
+        target, before = target[at : at + len(given)], before[at : at + len(given)]
     if len(target) != len(given):
         return {}
-    return {key: [new if isinstance(old, int) and old != -1 else old for old, new in zip(given, target, strict=True)]}
+
+    def follow(item: Any, old: int, new: int) -> Any:
+        if isinstance(item, int):
+            return item if item == -1 else new
+        return item if old == new else Scaled(item, new, old)
+
+    return {key: [follow(*entry) for entry in zip(given, before, target, strict=True)]}
 
 
 def _split(bound: Bound, ins: Mapping[str, int], outs: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.nn.modules import module as torch_module
+from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -61,6 +62,7 @@ class Trace:
     """What one forward pass did. Values are numbered; `shapes[v]` is the shape of value v.
 
     `parameters` maps parameter and buffer names to value numbers; names that no operator read are absent.
+    `nodes` maps the names of a graph module's nodes to the value numbers of their results.
     `constants` holds tensors whose contents are known: buffers, and everything when the run was on real tensors.
     """
 
@@ -68,6 +70,7 @@ class Trace:
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     parameters: dict[str, int] = field(default_factory=dict)
     constants: dict[int, Tensor] = field(default_factory=dict)
+    nodes: dict[str, Any] = field(default_factory=dict)
     inputs: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()
     on_meta: bool = True
@@ -169,6 +172,12 @@ def quiet_module(module: nn.Module) -> Iterator[None]:
             m.training = mode
 
 
+def set_mode(module: nn.Module, *, train: bool) -> None:
+    """Switch to training or evaluation; an exported graph has only the mode it was exported in."""
+    if not isinstance(module, fx.GraphModule):
+        module.train(train)
+
+
 @contextmanager
 def module_paths(module: nn.Module, recorder: Recorder) -> Iterator[None]:
     """Tell the recorder which submodule is running."""
@@ -200,7 +209,7 @@ def trace(module: nn.Module, example: tuple[Any, ...], *, train: bool = False) -
     Raises TraceError with the first line of the cause where the network does not run on the example at all.
     """
     with quiet_module(module):
-        module.train(train)
+        set_mode(module, train=train)
         try:
             return _run(module, example, meta=True)
         except Exception:  # noqa: BLE001 - whatever meta tensors cannot do, real ones are asked
@@ -225,12 +234,47 @@ def _run(module: nn.Module, example: tuple[Any, ...], *, meta: bool) -> Trace:
     inputs = pytree.tree_map_only(Tensor, lambda t: t.to("meta") if meta else t, example)
     record.inputs = tuple(recorder.number(t) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor))
     with module_paths(module, recorder), recorder:
-        out = functional_call(module, used, inputs) if meta else module(*inputs)
-    leaves = pytree.tree_leaves(out)
-    record.outputs = tuple(recorder.number(t) for t in leaves if isinstance(t, Tensor))
+        if isinstance(module, fx.GraphModule):
+            with _reparametrize_module(module, used):
+                out = _Nodes(module, recorder, meta=meta).run(*inputs)
+        else:
+            out = functional_call(module, used, inputs) if meta else module(*inputs)
+    record.outputs = tuple(recorder.number(t) for t in tensors_in(out))
     for name, value in record.parameters.items():
         if not real[name].is_floating_point():
             record.constants[value] = real[name]
-    if not meta:
-        record.constants.update({v: t for t in recorder.alive if (v := recorder.numbers[id(t)]) is not None})
     return record
+
+
+class _Nodes(fx.Interpreter):
+    """Runs a graph module node by node, and remembers which values a node made."""
+
+    def __init__(self, module: fx.GraphModule, recorder: Recorder, *, meta: bool) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.recorder = recorder
+        self.meta = meta
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node, with the module it was traced in as the path."""
+        stack = n.meta.get("nn_module_stack")
+        self.recorder.path.append(str(next(reversed(stack.values()))[0]).removeprefix("L['self'].") if stack else n.name)
+        result = super().run_node(n)
+        self.recorder.path.pop()
+        self.recorder.trace.nodes[n.name] = pytree.tree_map_only(Tensor, self.recorder.number, result)
+        return result
+
+    def fetch_attr(self, target: str) -> Any:
+        """Return the attribute; constants that are not parameters follow to meta."""
+        found = super().fetch_attr(target)
+        return found.to("meta") if self.meta and isinstance(found, Tensor) else found
+
+
+def tensors_in(out: Any) -> list[Tensor]:
+    """All tensors in a network's output: tuples, dicts, dataclasses and plain objects are looked into."""
+    found: list[Tensor] = []
+    for leaf in pytree.tree_leaves(out):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif hasattr(leaf, "__dict__") and not isinstance(leaf, (type, nn.Module)) and not callable(leaf):
+            found += [t for item in vars(leaf).values() for t in tensors_in(item)]
+    return found

@@ -24,7 +24,7 @@ from compress.graph.analyse import Analysis, apply_rule
 from compress.graph.couplings import Couplings, operands
 from compress.graph.rewrite import Sizes, new_constants
 from compress.graph.rules.table import arguments
-from compress.graph.trace import Op, Recorder, Ref, Trace, module_paths, quiet_module, tensors_of
+from compress.graph.trace import Op, Recorder, Ref, Trace, module_paths, quiet_module, set_mode, tensors_in, tensors_of
 
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -218,16 +218,12 @@ def silenced(module: nn.Module, analysis: Analysis, dead: np.ndarray, *, double:
 def masked_output(module: nn.Module, example: tuple[Any, ...], analysis: Analysis, dead: np.ndarray) -> list[Tensor]:
     """Outputs of the masked original on `example`, in float64."""
     with silenced(module, analysis, dead, double=True):
-        module.eval()
-        return _tensors_of(module(*example))
+        set_mode(module, train=False)
+        return tensors_in(module(*example))
 
 
 def double_output(module: nn.Module, example: tuple[Any, ...]) -> list[Tensor]:
     """Outputs of `module` on `example`, computed in float64."""
     with quiet_module(module), FastGroups(), Double():
-        module.eval()
-        return _tensors_of(module(*example))
-
-
-def _tensors_of(out: Any) -> list[Tensor]:
-    return [t for t in pytree.tree_leaves(out) if isinstance(t, Tensor)]
+        set_mode(module, train=False)
+        return tensors_in(module(*example))

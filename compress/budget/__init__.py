@@ -1,0 +1,1 @@
+"""Scores -> which channels leave, one file a kind of target."""

@@ -1,0 +1,1 @@
+"""Model -> groups: trace, labels (tie, pin, settle), one rule an operator."""

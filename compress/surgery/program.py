@@ -1,0 +1,129 @@
+"""Cut a network as a graph: export it, slice its parameters, rewrite the constants; nothing in it can be out of reach.
+
+The result keeps the names of the parameters, trains (dropout and batch norm follow train() and eval()), saves and exports.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, export
+from torch.utils import _pytree as pytree
+
+from compress.core.errors import TraceError
+from compress.core.types import Plan
+from compress.graph.analyse import Analysis, analyse
+from compress.graph.rewrite import Scaled, new_constants
+from compress.surgery.cut import dead_labels, sizes_after
+from compress.surgery.module import sliced_copy
+
+
+class CutGraph(fx.GraphModule):
+    """A rewritten graph that trains: dropout and batch norm follow train() and eval()."""
+
+    def train(self, mode: bool = True) -> CutGraph:  # noqa: FBT001, FBT002 - nn.Module's signature
+        """Switch dropout and the batch norms that keep running statistics."""
+        for node in self.graph.nodes:
+            name = _name(node)
+            if name == "aten.batch_norm" and node.args[3] is not None:
+                node.update_arg(5, mode)
+            elif name in ("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout"):
+                node.update_arg(2, mode)
+        self.recompile()
+        self.training = mode
+        return self
+
+    def eval(self) -> CutGraph:
+        """Switch to evaluation."""
+        return self.train(False)  # noqa: FBT003
+
+
+def _name(node: fx.Node) -> str:
+    return str(node.target.overloadpacket) if isinstance(node.target, torch._ops.OpOverload) else ""
+
+
+def graph_of(module: nn.Module, example: tuple[Any, ...], *, dynamic_batch: bool = True) -> fx.GraphModule:
+    """Export `module` as a graph of ATen operators; the batch dimension stays dynamic where the network allows it.
+
+    Raises TraceError where it cannot be exported.
+    """
+    if isinstance(module, fx.GraphModule):
+        return module
+    modes = [(m, m.training) for m in module.modules()]
+    inputs = [t for t in pytree.tree_leaves(example) if isinstance(t, Tensor)]
+    batch = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
+    dynamic = pytree.tree_map(
+        lambda t: {0: Dim.AUTO} if isinstance(t, Tensor) and t.dim() and t.shape[0] == batch and batch > 1 else None,
+        example,
+    )
+    failure: Exception | None = None
+    try:
+        module.eval()
+        for shapes in (dynamic, None) if dynamic_batch else (None,):
+            try:
+                with warnings.catch_warnings(), torch.no_grad():
+                    warnings.simplefilter("ignore")
+                    program = export(module, example, dynamic_shapes=shapes, strict=False)
+                    return program.module(check_guards=False)
+            except Exception as error:  # noqa: BLE001 - the next, more static attempt may do; the last failure is told
+                failure = error
+    finally:
+        for m, mode in modes:
+            m.training = mode
+    text = str(failure).strip().splitlines()
+    raise TraceError(f"torch.export cannot trace the network: {text[0] if text else type(failure).__name__}")
+
+
+def cut_graph(graph: fx.GraphModule, example: tuple[Any, ...], plan: Plan) -> tuple[fx.GraphModule, Analysis]:
+    """Cut a graph as planned; also return the analysis of the uncut graph, for the masked reference.
+
+    Raises PlanError where the plan does not fit the graph.
+    """
+    analysis = analyse(graph, example, attention=plan.attention)
+    known = {name: dims for name, dims in plan.keep.items() if name in analysis.shapes}
+    sizes = sizes_after(analysis, dead_labels(analysis, Plan(known, plan.attention)))
+    twin = sliced_copy(graph, Plan(known, plan.attention))
+    assert isinstance(twin, fx.GraphModule)
+    numbers = analysis.traces[0].nodes
+    for node in list(twin.graph.nodes):
+        if not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        schema = node.target._schema.arguments
+        bound = {a.name: a.default_value if a.has_default_value() else None for a in schema}
+        bound.update({a.name: given for a, given in zip(schema, node.args, strict=False)})
+        bound.update(node.kwargs)
+        ins = {k: numbers[v.name] for k, v in bound.items() if isinstance(v, fx.Node) and isinstance(numbers[v.name], int)}
+        outs = tuple(v for v in pytree.tree_leaves(numbers.get(node.name)) if isinstance(v, int))
+        if _name(node) == "aten.sym_size":
+            continue
+        for key, new in new_constants(_name(node), bound, ins, outs, sizes).items():
+            _set(node, schema, key, _computed(node, new))
+    done = CutGraph(twin, twin.graph)
+    done.graph.lint()
+    return done.eval(), analysis
+
+
+def _computed(node: fx.Node, new: Any) -> Any:
+    """Put the sizes that the graph computes into the graph: what was computed, times new, over old."""
+    if isinstance(new, list):
+        return [_computed(node, item) for item in new]
+    if not isinstance(new, Scaled):
+        return new
+    with node.graph.inserting_before(node):
+        times = node.graph.call_function(operator.mul, (new.given, new.new))
+        return node.graph.call_function(operator.floordiv, (times, new.old))
+
+
+def _set(node: fx.Node, schema: Any, key: str, new: Any) -> None:
+    at = next(i for i, a in enumerate(schema) if a.name == key)
+    if at < len(node.args) and key not in node.kwargs:
+        node.update_arg(at, new)
+    else:
+        node.update_kwarg(key, new)
+    name = _name(node)
+    if name == "aten.split" and isinstance(new, list):
+        node.target = torch.ops.aten.split_with_sizes.default
