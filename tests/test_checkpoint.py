@@ -145,6 +145,19 @@ def test_missing_and_unexpected_keys_are_named_and_counted(squeezenet: nn.Module
         load(saved(tmp_path, state), arch="squeezenet1_1")
 
 
+def test_options_that_contradict_the_tensors(squeezenet: nn.Module, tmp_path: Path) -> None:
+    """A number of classes that the tensors do not have is refused, with and without a named architecture."""
+    path = saved(tmp_path, squeezenet.state_dict())
+    for arch in (None, "squeezenet1_1"):
+        with pytest.raises(
+            CheckpointError, match=r"with \{'num_classes': 9\}: .* shapes for 2 \(classifier.1.weight: \[4"
+        ):
+            load(path, arch=arch, num_classes=9)
+    assert load(path, num_classes=4).arch_options == {"num_classes": 4}
+    with pytest.raises(CheckpointError, match="holds a whole network"):
+        load(saved(tmp_path, squeezenet), trust=True, arch="squeezenet1_1")
+
+
 def test_files_without_batch_counters_load(tmp_path: Path) -> None:
     """Files from before BatchNorm counted batches lack only the counters."""
     net = models.shufflenet_v2_x0_5().eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,35 @@ def test_grey_networks_get_no_colour_statistics(tmp_path: Path) -> None:
     assert torch.equal(network.module(image), net(image))
     assert network.preprocessing is not None
     assert network.preprocessing.mean == ()
+
+
+def test_old_names_are_read_as_torchvision_reads_them(tmp_path: Path) -> None:
+    """Published densenets have key names from before 2018, which torchvision renames when it loads them."""
+    torch.manual_seed(0)
+    net = models.densenet121(num_classes=3).eval()
+    old = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name): value
+        for name, value in net.state_dict().items()
+        if "num_batches" not in name
+    }
+    torch.save(old, tmp_path / "net.pth")
+    network = load(tmp_path / "net.pth")
+    image = torch.randn(2, 3, 40, 40)
+    assert network.arch == "torchvision:densenet121"
+    with torch.no_grad():
+        torch.testing.assert_close(network.module(image), net(image))
+
+
+def test_switches_that_no_tensor_shows_are_said(tmp_path: Path) -> None:
+    """Published googlenet weights go with a first step that other files leave out; nobody is left to guess."""
+    state = {name: value for name, value in build("googlenet").state_dict().items() if not name.startswith("aux")}
+    published = tmp_path / models.GoogLeNet_Weights.DEFAULT.url.rpartition("/")[2]
+    for path, expected in ((tmp_path / "net.pt", False), (published, True)):
+        torch.save(state, path)
+        network = load(path)
+        assert network.module.transform_input is expected
+        assert network.arch_options.get("transform_input", False) is expected
+        assert any("transform_input=True" in note for note in network.notes)
 
 
 def test_identifying_leaves_the_random_state_alone() -> None:

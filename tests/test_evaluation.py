@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.datasets import CIFAR10
 
 from compress.core.errors import CompressError, DataError
 from compress.core.types import Preprocessing
@@ -91,6 +93,23 @@ def test_missing_files_name_the_folder_and_the_option(name: str, tmp_path: Path)
     with pytest.raises(DataError, match=rf"{name} is not in {tmp_path}[\s\S]*{name}:DIR[\s\S]*--download"):
         opened(f"{name}:{tmp_path}", channels=3)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("inner", ["", "cifar-10-batches-py"])
+def test_cifar_is_read_from_its_folder_or_the_one_above(
+    inner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Colour images and the names of their classes come from torchvision's reader."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    row = {"data": np.full((2, 3072), 255, np.uint8), "labels": [3, 7]}
+    (folder / "test_batch").write_bytes(pickle.dumps(row))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"c{i}" for i in range(10)]}))
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": None})
+    data = opened(f"cifar10:{tmp_path / inner}", channels=3, size=(32, 32), classes=10)
+    assert (len(data), data.class_names[7], data.dataset[1][1]) == (2, "c7", 7)
+    assert tuple(data.dataset[0][0].shape) == (3, 32, 32)
 
 
 def test_damaged_idx_files(tmp_path: Path) -> None:

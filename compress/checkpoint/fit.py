@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +39,9 @@ def _first(names: tuple[str, ...]) -> str:
     return f"{len(names)} ({', '.join(names[:SHOWN])}{more})"
 
 
-def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Return every tensor's shape under its name."""
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+def shapes_of(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return every tensor's shape under its name; what modules keep beside tensors is left out."""
+    return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def compare(expected: Shapes, found: Shapes) -> Difference:

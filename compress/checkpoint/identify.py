@@ -29,6 +29,11 @@ class Fit:
     options: Mapping[str, Any]
     difference: Difference
 
+    def likeness(self, found: Shapes) -> float:
+        """Return the fraction of all tensors, the file's and the architecture's, that agree; 1 where it fits."""
+        agreeing = len(found) - len(self.difference.unexpected) - len(self.difference.reshaped)
+        return agreeing / max(agreeing + self.difference.count, 1)
+
 
 def fit(arch: Architecture, found: Shapes, given: Mapping[str, Any]) -> Fit:
     """Return the options, beyond those `given`, under which `arch` comes nearest to the shapes `found`.
@@ -71,11 +76,7 @@ def identify(found: Shapes) -> Fit:
 
     Raises CheckpointError where none or several have; it lists the nearest ones and what differs.
     """
-    tried: list[Fit] = []
-    for names in _by_likeness(found):
-        tried += [_quick(parse(name), found) for name in names]
-        if any(one.difference.count == 0 for one in tried):
-            break
+    tried = candidates(found)
     matches = [one for one in tried if one.difference.count == 0]
     if len(matches) == 1:
         return matches[0]
@@ -85,12 +86,21 @@ def identify(found: Shapes) -> Fit:
             f"the tensors fit several architectures alike: {names_of}",
             fix=f"say which one it is, as in --arch {matches[0].arch.name}",
         )
-    tried.sort(key=lambda one: one.difference.count)
     nearest = [f"\n    {one.arch.name}: the file {one.difference}" for one in tried[:NEAREST]]
     raise CheckpointError(
         f"the {len(found)} tensors fit none of torchvision's {len(tried)} architectures; nearest:{''.join(nearest)}",
         fix="name yours: --arch path/to/file.py:factory, --arch timm:NAME, or --arch NAME for torchvision",
     )
+
+
+def candidates(found: Shapes) -> list[Fit]:
+    """Return torchvision's networks, those most like `found` first; only the relatives of one that fits."""
+    tried: list[Fit] = []
+    for names in _by_likeness(found):
+        tried += [_quick(parse(name), found) for name in names]
+        if any(one.difference.count == 0 for one in tried):
+            break
+    return sorted(tried, key=lambda one: -one.likeness(found))
 
 
 def _quick(arch: Architecture, found: Shapes) -> Fit:

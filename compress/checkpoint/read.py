@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 
 from compress.checkpoint.architecture import Home, parse
 from compress.checkpoint.exported import read_exported
-from compress.checkpoint.fit import fill, shapes_of
-from compress.checkpoint.identify import Fit, fit, identify
+from compress.checkpoint.fit import fill, free_sizes, shapes_of
+from compress.checkpoint.identify import CLASSES, NEAREST, Fit, candidates, fit, identify
 from compress.checkpoint.inputs import (
     checked,
     example,
@@ -22,6 +23,7 @@ from compress.checkpoint.inputs import (
     shape_unknown,
 )
 from compress.checkpoint.pickles import read_safetensors, read_tensors, read_trusted
+from compress.checkpoint.published import is_published, published_switches, renamed
 from compress.checkpoint.saved import is_saved, read_saved, refuse_unnamed_file
 from compress.checkpoint.skeleton import quietly
 from compress.checkpoint.sniff import Format, sniff
@@ -59,6 +61,7 @@ def load(
         return read_saved(data, path, arch=arch, arch_options=options, input_shape=input_shape, trust=trust)
     module = _module_in(data)
     if module is not None:
+        _require_no_arch(path, arch, options)
         return _from_module(module, path, input_shape)
     return _from_weights(weights_in(data, path), path, arch, options, input_shape, trust=trust)
 
@@ -66,12 +69,16 @@ def load(
 def _own_graph(
     path: Path, layout: Format, arch: str | None, options: Mapping[str, Any], input_shape: tuple[int, ...] | None
 ) -> Network:
+    _require_no_arch(path, arch, options)
+    return (read_torchscript if layout is Format.TORCHSCRIPT else read_exported)(path, input_shape)
+
+
+def _require_no_arch(path: Path, arch: str | None, options: Mapping[str, Any]) -> None:
     if arch is not None or options:
         raise CheckpointError(
-            f"{path} carries its own graph, so no architecture or option of one can be given for it",
+            f"{path} holds a whole network, so no architecture or option of one can be given for it",
             fix="leave --arch and its options out",
         )
-    return (read_torchscript if layout is Format.TORCHSCRIPT else read_exported)(path, input_shape)
 
 
 def _torch_file(path: Path, trust: bool) -> Any:
@@ -132,7 +139,10 @@ def _from_weights(
         named = None
     if named is not None:
         refuse_unnamed_file(named, path, allowed=trust or arch is not None)
-    found, tensors = _fitted(weights.tensors, path, named, {**recorded.arch_options, **options})
+    recorded_options = recorded.arch_options if named is not None else {}
+    found, tensors = _fitted(weights.tensors, path, named, {**recorded_options, **options})
+    found, told = _switched(found, path)
+    notes += told
     if named is None:
         notes.append(f"architecture: {found.arch} (from the keys and shapes)")
     module = _filled(found, tensors)
@@ -167,20 +177,55 @@ def _fitted(
     """Return the architecture that `tensors` fit exactly, and the tensors under its names."""
     stripped = without_outer(tensors)
     if named is None:
-        try:
-            found = identify(shapes_of(stripped))
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error.what}", fix=error.fix) from error
-        return (fit(found.arch, shapes_of(stripped), options) if options else found), stripped
+        return _identified(stripped, path, options)
     forms = [tensors] if len(stripped) and stripped.keys() == tensors.keys() else [tensors, stripped]
     fits = [(fit(parse(named), shapes_of(form), options), form) for form in forms]
     best, form = min(fits, key=lambda pair: pair[0].difference.count)
-    if best.difference.count:
+    return _require_fit(best, path), form
+
+
+def _require_fit(found: Fit, path: Path) -> Fit:
+    if found.difference.count:
+        options = f" with {dict(found.options)}" if found.options else ""
         raise CheckpointError(
-            f"{path} does not fit {best.arch}: the file {best.difference}",
+            f"{path} does not fit {found.arch}{options}: the file {found.difference}",
             fix="name another --arch or other options; without --arch, all of torchvision's are compared",
         )
-    return best, form
+    return found
+
+
+def _identified(
+    tensors: Mapping[str, Tensor], path: Path, options: Mapping[str, Any]
+) -> tuple[Fit, Mapping[str, Tensor]]:
+    """Find the architecture by its tensors, also where they have names that only torchvision's loading knows."""
+    try:
+        found = identify(shapes_of(tensors))
+    except CheckpointError as error:
+        for near in candidates(shapes_of(tensors))[:NEAREST]:
+            sizes = free_sizes(near.arch.shapes({}), shapes_of(tensors), CLASSES)
+            today = renamed(near.arch, sizes, tensors)
+            if today is not None:
+                return _require_fit(fit(near.arch, shapes_of(today), {**sizes, **options}), path), today
+        raise CheckpointError(f"{path}: {error.what}", fix=error.fix) from error
+    return _require_fit(fit(found.arch, shapes_of(tensors), options) if options else found, path), tensors
+
+
+def _switched(found: Fit, path: Path) -> tuple[Fit, list[str]]:
+    """Settle the switches of a torchvision network that its tensors do not show, and say which way."""
+    if found.arch.home is not Home.TORCHVISION:
+        return found, []
+    switches = published_switches(found.arch, found.options)
+    if not switches:
+        return found, []
+    told = ", ".join(f"{key}={value}" for key, value in switches.items())
+    if is_published(found.arch, path):
+        note = f"{told}, as for torchvision's published weights"
+        return replace(found, options={**found.options, **switches}), [note]
+    note = (
+        f"torchvision sets {told} for networks that start from its published {found.arch.name} weights; the file "
+        "does not tell, and it was not set: give it in arch_options if yours does"
+    )
+    return found, [note]
 
 
 def _filled(found: Fit, tensors: Mapping[str, Tensor]) -> nn.Module:
