@@ -175,10 +175,11 @@ def test_groups_say_why_they_stay() -> None:
         Group("head", (_member("head.weight", produces=True),), np.arange(4), ("the network's output [x]",)),
     ]
     stream = io.StringIO()
-    Console(file=stream, width=160).print(groups_table("net", groups))
+    Console(file=stream, width=160).print(groups_table("net", groups, {"aten.odd": "head"}))
     text = stream.getvalue()
     assert "4 of 8 channels may leave, in 1 of 2 groups" in text
     assert "no: the network's output [x]" in text
     assert "and 2 more" in text
-    data = json.loads(groups_json("net", groups))
+    assert "aten.odd has no rule" in text
+    data = json.loads(groups_json("net", groups, {}))
     assert (data["channels"], data["prunable"], data["groups"][1]["pinned"]) == (8, 4, ["the network's output [x]"])

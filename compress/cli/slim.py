@@ -79,15 +79,12 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(fields: dict[str, Any], *, quiet: bool) -> None:
-    from rich.console import Console
-
     from compress.pipeline import SlimOptions, run_slim
     from compress.report.jsonfile import write_json
-    from compress.report.terminal import show
+    from compress.report.terminal import console, show
 
     report = run_slim(SlimOptions(**fields), progress_for(quiet=quiet))
     if fields["json"] is not None:
         write_json(report, fields["json"])
     if not quiet:
-        console = Console()
-        show(report, console if console.is_terminal else Console(width=100))
+        show(report, console())

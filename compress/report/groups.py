@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group as Stack
 from rich.console import RenderableType
@@ -15,8 +15,8 @@ from compress.core.types import Group
 NAMES_SHOWN = 4
 
 
-def groups_table(name: str, groups: Sequence[Group]) -> RenderableType:
-    """Return the groups of the network `name` as a table with a summary line."""
+def groups_table(name: str, groups: Sequence[Group], unknown: Mapping[str, str]) -> RenderableType:
+    """Return the groups as a table with a summary; `unknown` maps operators without a rule to where they occur."""
     table = Table(title=Text(name), title_justify="left", title_style="bold", header_style="bold")
     table.add_column("group", overflow="fold")
     table.add_column("channels", justify="right")
@@ -26,10 +26,11 @@ def groups_table(name: str, groups: Sequence[Group]) -> RenderableType:
     for group in groups:
         verdict = Text("yes", "green") if group.prunable else Text("no: " + "; ".join(group.pinned), "yellow")
         table.add_row(Text(group.name), str(group.size), *_names(group), verdict)
-    return Stack(table, Text(_summary(groups)))
+    lines = [f"{operator} has no rule: what it touches stays (first in {where})" for operator, where in unknown.items()]
+    return Stack(table, Text("\n".join([_summary(groups), *lines])))
 
 
-def groups_json(name: str, groups: Sequence[Group]) -> str:
+def groups_json(name: str, groups: Sequence[Group], unknown: Mapping[str, str]) -> str:
     """Return the groups as a JSON text that ends in a newline; sizes are in channels."""
     rows = [
         {
@@ -43,7 +44,7 @@ def groups_json(name: str, groups: Sequence[Group]) -> str:
     ]
     free = sum(group.size for group in groups if group.prunable)
     report = {"format": "compress-groups-1", "network": name, "channels": sum(g.size for g in groups), "prunable": free}
-    return json.dumps(report | {"groups": rows}, indent=2) + "\n"
+    return json.dumps(report | {"unknown_operators": dict(unknown), "groups": rows}, indent=2) + "\n"
 
 
 def _names(group: Group) -> tuple[Text, Text]:

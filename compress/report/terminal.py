@@ -17,10 +17,18 @@ from compress.report.units import byte_size, count, duration, percentage, ratio
 
 Row = tuple[str, str, str, str, str]
 
+WIDTH = 110  # columns of output that goes to a file or a pipe
 
-def show(report: SlimReport, console: Console) -> None:
-    """Print `report` to `console`."""
-    console.print(renderable(report))
+
+def console() -> Console:
+    """Return a console on stdout; where nobody watches, lines are as wide as the tables like them."""
+    found = Console()
+    return found if found.is_terminal else Console(width=WIDTH)
+
+
+def show(report: SlimReport, to: Console) -> None:
+    """Print `report` to the console `to`."""
+    to.print(renderable(report))
 
 
 def renderable(report: SlimReport) -> RenderableType:

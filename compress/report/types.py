@@ -26,7 +26,7 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class GroupRow:
     """Channels of one group before and after; `pinned` says why none of them could leave, None where they could."""
 
