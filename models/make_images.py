@@ -24,7 +24,10 @@ CLASSES = (
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """Read a gzipped idx file of bytes: 2 zero bytes, the type 8, the number of dimensions, big-endian sizes, data."""
-    raw = gzip.decompress(path.read_bytes())
+    try:
+        raw = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise SystemExit(f"cannot read {path}: {error}; --data names the folder of the four idx .gz files") from error
     if raw[:3] != b"\0\0\x08":
         raise SystemExit(f"{path} is not an idx file of bytes")
     dimensions = raw[3]

@@ -3,7 +3,8 @@
     loss = cross-entropy(f(x), y) + s * sum |gamma|        sub-gradient of the penalty: s * sign(gamma)
 
 Liu et al., arXiv:1708.06519. The scales of channels that the network can do without go towards zero, so that the
-channels can be taken out later. Scales start at 0.5 and are left out of the weight decay.
+channels can be taken out later. Scales start at 0.5 and are left out of the weight decay. A channel without scale is
+a constant, its shift beta; --shifts pulls these to zero in the same way, so that nothing is lost with the channel.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import argparse
 import importlib.util
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,17 +95,24 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=0.1, help="highest learning rate")
     parser.add_argument("--decay", type=float, default=5e-4, help="weight decay of kernels and matrices")
     parser.add_argument("--sparsity", type=float, default=1e-3, help="s, the weight of the L1 penalty")
+    parser.add_argument("--shifts", action="store_true", help="the penalty falls on the BatchNorm shifts as well")
+    parser.add_argument("--start", type=Path, metavar="FILE.pt", help="begin with the weights of this checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true", help="convolve in bfloat16; weights stay in float32")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.pt")
     args = parser.parse_args()
+    if args.start and not args.start.is_file():
+        parser.error(f"--start {args.start}: no such file")
     if not args.out.parent.is_dir():
         parser.error(f"--out {args.out}: the folder {args.out.parent} does not exist")
     if args.epochs < 1 or args.batch < 1:
         parser.error("--epochs and --batch must be at least 1")
     if not all("=" in option for option in args.option):
         parser.error(f"--option {args.option}: write NAME=VALUE")
-    args.option = {k: json.loads(v) for k, _, v in (option.partition("=") for option in args.option)}
+    try:
+        args.option = {k: json.loads(v) for k, _, v in (option.partition("=") for option in args.option)}
+    except json.JSONDecodeError as error:
+        parser.error(f"--option {args.option}: a value is not JSON: {error}")
     return args
 
 
@@ -119,8 +126,7 @@ def train(
     """Train `network` in place, test it after every epoch, and return the last epoch's line."""
     generator = torch.Generator().manual_seed(args.seed)
     scales = [m.weight for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    for gamma in scales:
-        nn.init.constant_(gamma, 0.5)
+    pulled = scales + [m.bias for m in network.modules() if isinstance(m, nn.BatchNorm2d) and args.shifts]
     sgd = optimizer(network, args.lr, args.decay)
     steps = args.epochs * (len(train_set[0]) // args.batch)
     rate = torch.optim.lr_scheduler.OneCycleLR(sgd, args.lr, steps, pct_start=0.1, cycle_momentum=False)
@@ -135,9 +141,9 @@ def train(
                     loss = F.cross_entropy(network(prepare(images)).float(), labels)
                 sgd.zero_grad()
                 loss.backward()
-                for gamma in scales:
-                    if gamma.grad is not None:
-                        gamma.grad.add_(gamma.detach().sign(), alpha=args.sparsity)
+                for vector in pulled:
+                    if vector.grad is not None:
+                        vector.grad.add_(vector.detach().sign(), alpha=args.sparsity)
                 sgd.step()
                 rate.step()
                 progress.advance(bar)
@@ -167,6 +173,12 @@ def main() -> None:
         return scaled.contiguous(memory_format=torch.channels_last)
 
     network = build(args.arch, args.option).to(memory_format=torch.channels_last)
+    if args.start:
+        network.load_state_dict(torch.load(args.start, weights_only=True)["state_dict"])
+    else:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.constant_(module.weight, 0.5)
     line = train(network, train_set, test_set, prepare, args)
     checkpoint = {
         "state_dict": {name: tensor.contiguous() for name, tensor in network.state_dict().items()},
@@ -175,7 +187,6 @@ def main() -> None:
         "input_shape": [1, *train_set[0].shape[1:]],
         "mean": mean.tolist(),
         "std": std.tolist(),
-        "command": ["python", *sys.argv],
     }
     save(checkpoint, args.out)
     print(f"{args.out}: {line}")
