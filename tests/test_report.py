@@ -21,6 +21,7 @@ from compress.report.types import CutFacts, FileSizes, GroupRow, SlimReport, Sou
 GROUPS = (
     GroupRow(name="layer1", before=64, after=32),
     GroupRow(name="fc", before=10, after=10, pinned="the network's output"),
+    GroupRow(name="conv", before=5, after=5, pinned="kernel extent, aten.convolution at conv"),
     GroupRow(name="stem[x]", before=3, after=3, pinned="the network's input [3]"),
 )
 ACCURACY = Accuracy(top1=0.92, top5=0.99, loss=0.31, per_class=(0.95, 0.89), images=1000)
@@ -86,6 +87,7 @@ def _shown(report: SlimReport, width: int = 120) -> str:
         "89.00 % (1)",
         "0.500 [0.450, 0.550]",
         "exact: largest relative error 3.0e-16",
+        "13 channels had to stay",
         "1 group: the network's input [3]",
         "a.onnx",
         "mind [this]",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Group as Stack
 from rich.console import RenderableType
@@ -23,16 +24,26 @@ def groups_table(name: str, groups: Sequence[Group], unknown: Mapping[str, str])
     table.add_column("computed by", overflow="fold")
     table.add_column("read by", overflow="fold")
     table.add_column("may leave", overflow="fold")
-    for group in groups:
+    shown = [group for group in groups if not is_extent(group.pinned)]
+    for group in shown:
         verdict = Text("yes", "green") if group.prunable else Text("no: " + "; ".join(group.pinned), "yellow")
         table.add_row(Text(group.name), str(group.size), *_names(group), verdict)
     lines = [f"{operator} has no rule: what it touches stays (first in {where})" for operator, where in unknown.items()]
-    return Stack(table, Text("\n".join([_summary(groups), *lines])))
+    return Stack(table, Text("\n".join([_summary(shown), *lines])))
+
+
+def is_extent(pinned: Sequence[str]) -> bool:
+    """Whether a group is the height, width or the like of a kernel: sizes that nobody takes for channels.
+
+    >>> is_extent(["kernel extent, aten.convolution at stem"]), is_extent([])
+    (True, False)
+    """
+    return bool(pinned) and all(reason.startswith("kernel extent") for reason in pinned)
 
 
 def groups_json(name: str, groups: Sequence[Group], unknown: Mapping[str, str]) -> str:
     """Return the groups as a JSON text that ends in a newline; sizes are in channels."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": group.name,
             "channels": group.size,
@@ -41,10 +52,17 @@ def groups_json(name: str, groups: Sequence[Group], unknown: Mapping[str, str]) 
             "members": [{"parameter": m.parameter, "dim": m.dim, "produces": m.produces} for m in group.members],
         }
         for group in groups
+        if not is_extent(group.pinned)
     ]
-    free = sum(group.size for group in groups if group.prunable)
-    report = {"format": "compress-groups-1", "network": name, "channels": sum(g.size for g in groups), "prunable": free}
-    return json.dumps(report | {"unknown_operators": dict(unknown), "groups": rows}, indent=2) + "\n"
+    report = {
+        "format": "compress-groups-1",
+        "network": name,
+        "channels": sum(row["channels"] for row in rows),
+        "prunable": sum(row["channels"] for row in rows if row["prunable"]),
+        "unknown_operators": dict(unknown),
+        "groups": rows,
+    }
+    return json.dumps(report, indent=2) + "\n"
 
 
 def _names(group: Group) -> tuple[Text, Text]:
@@ -54,7 +72,8 @@ def _names(group: Group) -> tuple[Text, Text]:
 
 
 def _listed(names: Sequence[str]) -> Text:
-    distinct = list(dict.fromkeys(names))
+    """List the modules whose parameters `names` are."""
+    distinct = list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
     more = [f"and {len(distinct) - NAMES_SHOWN} more"] if len(distinct) > NAMES_SHOWN else []
     return Text("\n".join([*distinct[:NAMES_SHOWN], *more]))
 

@@ -12,11 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.core.types import Accuracy, Speedup
-from compress.report.types import SlimReport
+from compress.report.groups import is_extent
+from compress.report.types import CutFacts, SlimReport
 from compress.report.units import byte_size, count, duration, percentage, ratio
 
 Row = tuple[str, str, str, str, str]
 
+REASONS_SHOWN = 6
 WIDTH = 110  # columns of output that goes to a file or a pipe
 
 
@@ -144,8 +146,18 @@ def _cut_facts(report: SlimReport) -> list[tuple[str, str]]:
         ("importance", f"{cut.importance}: {cut.criterion}"),
         ("widths", f"multiples of {cut.round_to} ({cut.round_reason})"),
     ]
-    stays = Counter(row.pinned for row in cut.groups if row.pinned)
-    return facts + [("stays", f"{number} {_plural('group', number)}: {why}") for why, number in stays.most_common()]
+    return facts + _what_stays(cut)
+
+
+def _what_stays(cut: CutFacts) -> list[tuple[str, str]]:
+    """Say for each reason how many groups it pins; where each of them is, `compress inspect` shows."""
+    pinned = [row for row in cut.groups if row.pinned and not is_extent(row.pinned.split("; "))]
+    reasons = Counter((row.pinned or "").partition(", aten.")[0] for row in pinned)
+    channels = sum(row.before for row in pinned)
+    facts = [("", f"{number} {_plural('group', number)}: {why}") for why, number in reasons.most_common(REASONS_SHOWN)]
+    hidden = len(reasons) - REASONS_SHOWN
+    more = [("", f"and {hidden} more {_plural('reason', hidden)}; compress inspect lists them")] if hidden > 0 else []
+    return [("stays", f"{channels} channels had to stay"), *facts, *more] if pinned else []
 
 
 def _plural(noun: str, number: int) -> str:
