@@ -21,7 +21,7 @@ HELP = """Show the groups of channels of a network: their sizes, and why some ha
 """
 
 
-def inspect(  # noqa: PLR0913, PLR0917 - typer reads the options from the parameters, one each
+def inspect(  # noqa: PLR0917 - typer reads the options from the parameters, one each
     checkpoint: options.Checkpoint,
     attention: options.AttentionOption = Attention.HEADS,
     arch: options.Arch = None,

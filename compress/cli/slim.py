@@ -25,7 +25,7 @@ Protect some layers, and keep every figure:
 """
 
 
-def slim(  # noqa: PLR0913, PLR0917 - typer reads the options from the parameters, one each
+def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one each
     checkpoint: options.Checkpoint,
     percent: options.Percent = None,
     scope: options.ScopeOption = Scope.GLOBAL,
