@@ -35,12 +35,14 @@ def write_saved(
     input_shape: tuple[int, ...],
     preprocessing: Preprocessing | None = None,
     program: bytes | None = None,
+    as_graph: bool = False,
 ) -> None:
     """Write a cut network to `path`, whole or not at all.
 
     `state` is the cut network's state dict, `arch` with `arch_options` the text that builds the uncut one; networks
     that carry their own graph give `program`, the bytes of the uncut one's .pt2, instead. `input_shape` has the batch
-    first. Raises UsageError where `path` cannot be written, ValueError where both or neither of `arch` and `program`
+    first; `as_graph` tells that the cut network is a rewritten graph, not the architecture's own class.
+    Raises UsageError where `path` cannot be written, ValueError where both or neither of `arch` and `program`
     are given.
     """
     if (arch is None) == (program is None):
@@ -54,6 +56,7 @@ def write_saved(
         "input_shape": list(input_shape),
         "preprocessing": asdict(preprocessing) if preprocessing else None,
         "program": torch.frombuffer(bytearray(program), dtype=torch.uint8) if program else None,
+        "as_graph": as_graph,
     }
     with written_whole(path) as temporary:
         torch.save(data, temporary)
@@ -107,6 +110,7 @@ def read_saved(
         preprocessing=_preprocessing(data.get("preprocessing"), path),
         plan=Plan.from_json(data["plan"]),
         cut_state=dict(data["state_dict"]),
+        as_graph=bool(data.get("as_graph")),
         notes=(*uncut.notes, f"input shape {','.join(map(str, shape))} (from the saved file)"),
     )
 

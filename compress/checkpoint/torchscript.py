@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from compress.checkpoint.exported import graph_module
 from compress.checkpoint.inputs import BATCH, checked, example, image_channels, shape_unknown
+from compress.checkpoint.interpreted import without_interpreter
 from compress.checkpoint.scalars import scalars_to_numbers
 from compress.checkpoint.statedict import require_no_nan
 from compress.core.errors import CheckpointError, CompressError, UsageError
@@ -40,15 +41,8 @@ def read_torchscript(path: Path, input_shape: tuple[int, ...] | None = None) -> 
     shape, note = _shape(script, path, input_shape)
     batch = _batch_that_runs(script, shape, path, given=input_shape is not None)
     sample = example(shape, batch)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = _translated(script, sample, path)
+    module = _faithful(script, sample, path)
     dynamic = batch == BATCH and _same(script, module, example(shape, BATCH + 1))
-    if not dynamic and not _same(script, module, sample):
-        raise CheckpointError(
-            f"{path}: the graph translated from this archive does not compute what the archive computes",
-            fix="give the state dict and --arch instead, or a .pt2 from torch.export",
-        )
     notes = [note] if note else []
     if not dynamic:
         notes.append(f"the archive's code works for batch {batch} only, and so will what is made of it")
@@ -95,7 +89,24 @@ def _batch_that_runs(script: Any, shape: tuple[int, ...], path: Path, *, given: 
     )
 
 
-def _translated(script: Any, sample: tuple[Tensor], path: Path) -> nn.Module:
+def _faithful(script: Any, sample: tuple[Tensor], path: Path) -> nn.Module:
+    """Return the first translation that computes what the archive computes: untraced, else traced once more.
+
+    Tracing settles what only the interpreter can run (warnings, copies of lists), at the price of fixing sizes.
+    """
+    for retrace in (False, True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = _translated(script, sample, path, retrace=retrace)
+        if _same(script, module, sample):
+            return module
+    raise CheckpointError(
+        f"{path}: the graph translated from this archive does not compute what the archive computes",
+        fix="give the state dict and --arch instead, or a .pt2 from torch.export",
+    )
+
+
+def _translated(script: Any, sample: tuple[Tensor], path: Path, *, retrace: bool) -> nn.Module:
     # torch keeps this converter under a private name, but has no other way from TorchScript to ATen graphs
     from torch._export.converter import TS2EPConverter
 
@@ -103,7 +114,8 @@ def _translated(script: Any, sample: tuple[Tensor], path: Path) -> nn.Module:
         """Stops before the converter traces its own result, which would fix or rename symbolic sizes."""
 
         def retrace_as_exported_program(self, gm: fx.GraphModule, name_to_constant: dict[str, Any]) -> Any:
-            if all(_plain(node) for node in gm.graph.nodes):
+            without_interpreter(scalars_to_numbers(gm))
+            if not retrace and all(_plain(node) for node in gm.graph.nodes):
                 return _Translated(gm)
             return super().retrace_as_exported_program(gm, name_to_constant)
 
@@ -122,7 +134,7 @@ def _translated(script: Any, sample: tuple[Tensor], path: Path) -> nn.Module:
             f"{path}: this archive cannot be translated ({type(error).__name__}: {message[:200]})",
             fix="give the state dict and --arch instead, or a .pt2 from torch.export",
         ) from error
-    module = scalars_to_numbers(result.graph) if isinstance(result, _Translated) else graph_module(result)
+    module = result.graph if isinstance(result, _Translated) else graph_module(result)
     _restore_parameters(module, script)
     return module
 
@@ -149,7 +161,7 @@ def _same(script: Any, module: nn.Module, inputs: tuple[Tensor]) -> bool:
     try:
         with torch.no_grad():
             expected, found = script(*inputs), module(*inputs)
-    except (RuntimeError, TypeError, ValueError):
+    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError):
         return False
     expected, found = _tensors(expected), _tensors(found)
     if len(expected) != len(found) or any(e.shape != f.shape for e, f in zip(expected, found, strict=True)):

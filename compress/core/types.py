@@ -47,7 +47,7 @@ class Network:
     network lets us choose. `arch` is the text that builds the same architecture again ("torchvision:resnet18",
     "timm:...", "file.py:factory") with `arch_options` as keyword arguments; None for networks that carry their
     own graph. `plan` and `cut_state` are set when the file holds a network that `compress` has cut before:
-    `module` is then the *uncut* architecture.
+    `module` is then the *uncut* architecture, and `as_graph` tells that the cut one was a rewritten graph.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Network:
     preprocessing: Preprocessing | None = None
     plan: Plan | None = None
     cut_state: Mapping[str, Tensor] | None = None
+    as_graph: bool = False
     dynamic_batch: bool = True
     notes: tuple[str, ...] = ()
 

@@ -37,7 +37,8 @@ class Weights:
         """Sum of |w|**order over all but `dim`, (size of dim,) float64."""
         key = (name, dim, order)
         if key not in self._cache:
-            weight = self.tensors[name].detach().movedim(dim, 0).flatten(1)
+            tensor = self.tensors[name].detach()
+            weight = tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1)
             total = weight.abs().sum(1, dtype=torch.float64) if order == 1 else weight.square().sum(1, dtype=torch.float64)
             self._cache[key] = total.cpu().numpy()
         return self._cache[key]

@@ -5,6 +5,7 @@ The result keeps the names of the parameters, trains (dropout and batch norm fol
 
 from __future__ import annotations
 
+import io
 import operator
 import warnings
 from typing import Any
@@ -127,3 +128,17 @@ def _set(node: fx.Node, schema: Any, key: str, new: Any) -> None:
     name = _name(node)
     if name == "aten.split" and isinstance(new, list):
         node.target = torch.ops.aten.split_with_sizes.default
+
+
+def program_bytes(module: nn.Module, example: tuple[Any, ...], *, dynamic_batch: bool = True) -> bytes:
+    """The network as the bytes of a .pt2 file: what a saved cut is replayed on where no architecture has a name."""
+    graph = graph_of(module, example, dynamic_batch=dynamic_batch)
+    inputs = [t for t in pytree.tree_leaves(example) if isinstance(t, Tensor)]
+    batch = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
+    shapes = pytree.tree_map(
+        lambda t: {0: Dim.AUTO} if isinstance(t, Tensor) and t.dim() and t.shape[0] == batch and batch > 1 else None,
+        example,
+    )
+    buffer = io.BytesIO()
+    torch.export.save(export(graph, example, dynamic_shapes=shapes if dynamic_batch else None, strict=False), buffer)
+    return buffer.getvalue()

@@ -215,6 +215,21 @@ def silenced(module: nn.Module, analysis: Analysis, dead: np.ndarray, *, double:
         yield
 
 
+class Masked(nn.Module):
+    """The masked original as a module of its own, to be evaluated like any other; parameters are shared with the original."""
+
+    def __init__(self, module: nn.Module, analysis: Analysis, dead: np.ndarray) -> None:
+        """`dead[label]` is True where the label leaves."""
+        super().__init__()
+        self.original = module
+        self._analysis, self._dead = analysis, dead
+
+    def forward(self, *inputs: Any) -> Any:
+        """Run the original with the dead labels silent."""
+        with silenced(self.original, self._analysis, self._dead):
+            return self.original(*inputs)
+
+
 def masked_output(module: nn.Module, example: tuple[Any, ...], analysis: Analysis, dead: np.ndarray) -> list[Tensor]:
     """Outputs of the masked original on `example`, in float64."""
     with silenced(module, analysis, dead, double=True):

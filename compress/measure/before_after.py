@@ -1,0 +1,102 @@
+"""Write the files that were asked for, and measure the original beside the cut network."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compress.core.clock import Clock
+from compress.core.errors import CompressError
+from compress.core.progress import Progress
+from compress.core.types import Exported, Network, Speedup
+from compress.export import export
+from compress.measure.latency import compare
+from compress.measure.runners import onnxruntime_runner, torch_runner
+
+CUDA = "CUDAExecutionProvider"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The files written; bytes of both networks as ONNX; latencies; what could not be measured, and why."""
+
+    exported: tuple[Exported, ...] = ()
+    onnx_bytes: tuple[int, int] | None = None
+    speedups: tuple[Speedup, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def export_all(
+    network: Network, cut: nn.Module, outs: Sequence[Path], folder: Path, told: Progress, clock: Clock
+) -> list[tuple[Path, Exported]]:
+    """Write every file into `folder` first; return (final path, what was written) pairs. Nothing is in place yet."""
+    written = []
+    for number, out in enumerate(outs):
+        with told.stage(f"export {out.name}"), clock.stage("export"):
+            beside = folder / f"{number}-{out.name}"
+            written.append((out, export(cut, network.example, beside, dynamic_batch=network.dynamic_batch)))
+    return written
+
+
+def in_place(written: Sequence[tuple[Path, Exported]]) -> tuple[Exported, ...]:
+    """Move the files to where they were asked for."""
+    from dataclasses import replace
+
+    from compress.core.files import written_whole
+
+    placed = []
+    for out, made in written:
+        with written_whole(out) as temporary:
+            shutil.copyfile(made.path, temporary)
+        placed.append(replace(made, path=str(out)))
+    return tuple(placed)
+
+
+def measure(
+    network: Network,
+    cut: nn.Module,
+    written: Sequence[tuple[Path, Exported]],
+    folder: Path,
+    told: Progress,
+    clock: Clock,
+    *,
+    threads: int | None,
+    batch: int,
+) -> Measured:
+    """Time both networks in onnxruntime, on the CPU and on CUDA where it is there, and in PyTorch on CUDA."""
+    notes: list[str] = []
+    speedups: list[Speedup] = []
+    sizes: tuple[int, int] | None = None
+    try:
+        with told.stage("export for the benchmark"), clock.stage("export"):
+            after = next((Path(made.path) for _, made in written if made.target == "onnx"), None)
+            if after is None:
+                after = folder / "after.onnx"
+                export(cut, network.example, after, dynamic_batch=network.dynamic_batch)
+            before = folder / "before.onnx"
+            export(network.module, network.example, before, dynamic_batch=network.dynamic_batch)
+        sizes = (before.stat().st_size, after.stat().st_size)
+        rows = batch if network.dynamic_batch else int(network.example[0].shape[0])
+        for provider in _providers():
+            with told.stage(f"latency, {provider}", 30) as advance, clock.stage("measure"):
+                pair = [onnxruntime_runner(p, batch=rows, threads=threads, provider=provider) for p in (before, after)]
+                speedups.append(compare(pair[0], pair[1], progress=lambda d, t, tell=advance: tell(d, t)))  # type: ignore[misc]
+    except CompressError as error:
+        notes.append(f"latency in onnxruntime was not measured: {error.what}")
+    if torch.cuda.is_available():
+        with told.stage("latency, CUDA", 30) as advance, clock.stage("measure"):
+            one, two = (torch_runner(m, network.example, device="cuda") for m in (network.module, cut))
+            speedups.append(compare(one, two, progress=lambda d, t: advance(d, t)))
+    return Measured(tuple(made for _, made in written), sizes, tuple(speedups), tuple(notes))
+
+
+def _providers() -> list[str]:
+    import onnxruntime
+
+    there = onnxruntime.get_available_providers()
+    return ["CPUExecutionProvider", *([CUDA] if CUDA in there and torch.cuda.is_available() else [])]

@@ -1,0 +1,307 @@
+"""The stages in order: load, analyse, score, plan, cut and verify, evaluate, export, measure, report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.budget.blocks import Limits
+from compress.checkpoint import load as read_checkpoint
+from compress.checkpoint import write_saved
+from compress.core.clock import Clock
+from compress.core.errors import CheckpointError, PlanError, UsageError
+from compress.core.files import written_whole
+from compress.core.progress import Progress, Silent
+from compress.core.types import Attention, Network, Plan, Scope
+from compress.evaluation.judge import DataOptions, judge, open_for
+from compress.graph.analyse import Analysis, analyse
+from compress.importance import CRITERIA
+from compress.measure.before_after import Measured, export_all, in_place, measure
+from compress.measure.machine import kernel_block
+from compress.measure.size import file_bytes
+from compress.report.assemble import report_of
+from compress.report.types import FileSizes, SlimReport, Source
+from compress.surgery.cut import dead_labels
+from compress.surgery.deliver import deliver
+from compress.surgery.planned import Cut, CutOptions, cut_network
+from compress.surgery.program import program_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlimOptions:
+    """Everything that `compress slim` can be told; see its --help for what each means."""
+
+    checkpoint: Path
+    percent: float | None = None
+    scope: Scope = Scope.GLOBAL
+    importance: str | None = None
+    round_to: int | None = None
+    min_channels: int = 1
+    keep: tuple[str, ...] = ()
+    attention: Attention = Attention.HEADS
+    arch: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    num_classes: int | None = None
+    trust: bool = False
+    data: str | None = None
+    download: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: int | None = None
+    calibration: str | None = None
+    plan_in: Path | None = None
+    plan_out: Path | None = None
+    save: Path | None = None
+    out: tuple[Path, ...] = ()
+    json: Path | None = None
+    verify: bool = True
+    bench: bool = True
+    threads: int | None = None
+    batch: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What `slim` returns: the cut network, what was kept of it, and every figure."""
+
+    model: nn.Module
+    plan: Plan
+    report: SlimReport
+
+
+def slim(
+    model: nn.Module,
+    example_input: Tensor | tuple[Any, ...],
+    percent: float | None = None,
+    *,
+    scope: Scope | str = Scope.GLOBAL,
+    importance: str | None = None,
+    round_to: int | None = None,
+    min_channels: int = 1,
+    keep: Sequence[str] = (),
+    attention: Attention | str = Attention.HEADS,
+    plan: Plan | None = None,
+    verify: bool = True,
+) -> Result:
+    """Remove channels from `model` and return the smaller network; `model` itself is left untouched.
+
+    `example_input` is one input, or a tuple of the positional ones, batch first. `percent` in [0, 1) is the fraction of all
+    channels that leave (or of each group's, with `scope="layer"`); `round_to=None` keeps widths at multiples of what this
+    machine's kernels block by. `plan` replays an earlier cut instead. `verify=False` leaves out the float64 check.
+
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> result = slim(net, torch.randn(2, 4), percent=0.5, round_to=1)
+    >>> result.model[0].out_features, net[0].out_features
+    (4, 8)
+    """
+    clock, block = Clock(), rounding(round_to)
+    example = example_input if isinstance(example_input, tuple) else (example_input,)
+    options = CutOptions(
+        percent=percent,
+        scope=Scope(scope),
+        importance=importance,
+        limits=Limits(block[0], min_channels, tuple(keep)),
+        attention=Attention(attention),
+        plan=plan,
+        verify=verify,
+    )
+    cut = cut_network(model, example, options, clock)
+    first = next((tuple(t.shape) for t in example if isinstance(t, Tensor)), ())
+    source = Source(name=type(model).__name__, kind="module", input_shape=first)
+    report = report_of(cut, source, clock.seconds, percent=percent, scope=options.scope, rounding=block)
+    return Result(cut.delivered.module, cut.chosen.plan, report)
+
+
+def inspect(
+    checkpoint: str | Path, *, arch: str | None = None, attention: Attention = Attention.HEADS, **options: Any
+) -> Analysis:
+    """Analyse the network in a file: its groups, what they hold, and why some must stay."""
+    network, _ = opened(read_checkpoint(checkpoint, arch=arch, **options))
+    return analyse(network.module, network.example, attention=attention)
+
+
+def load(path: str | Path, *, arch: str | None = None, **options: Any) -> nn.Module:
+    """Return the network in a file, whatever wrote it, as a trainable module; a saved cut is replayed on its architecture."""
+    return opened(read_checkpoint(path, arch=arch, **options))[0].module
+
+
+def opened(network: Network) -> tuple[Network, Plan | None]:
+    """Replay the cut of a saved file, if it is one; also return that plan."""
+    if network.plan is None or network.cut_state is None:
+        return network, None
+    analysis = analyse(network.module, network.example, attention=network.plan.attention)
+    module = deliver(
+        network.module,
+        network.example,
+        analysis,
+        network.plan,
+        verify=False,
+        as_graph=network.as_graph,
+        dynamic_batch=network.dynamic_batch,
+    ).module
+    try:
+        module.load_state_dict(dict(network.cut_state))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the saved weights do not fit the cut {network.name}: {str(error).splitlines()[-1].strip()}",
+            fix="name the architecture that it was cut from with --arch",
+        ) from error
+    return replace(network, module=module.eval()), network.plan
+
+
+def composed(first: Plan | None, second: Plan) -> Plan:
+    """The one plan that does what `first` and then `second` do."""
+    if first is None:
+        return second
+    keep = {name: dict(dims) for name, dims in first.keep.items()}
+    for name, dims in second.keep.items():
+        mine = keep.setdefault(name, {})
+        for dim, kept in dims.items():
+            mine[dim] = tuple(mine[dim][i] for i in kept) if dim in mine else kept
+    return Plan(keep, second.attention)
+
+
+def rounding(asked: int | None) -> tuple[int, str]:
+    """What widths are multiples of, and why: None asks this machine."""
+    if asked is not None:
+        return asked, "as asked"
+    block = kernel_block()
+    return block, f"onnxruntime's kernels on this CPU work in blocks of {block} channels"
+
+
+def run_slim(options: SlimOptions, progress: Progress | None = None) -> SlimReport:
+    """Do what `compress slim` does, and return every figure. Raises CompressError subclasses; see each stage."""
+    told, clock = progress or Silent(), Clock()
+    torch.manual_seed(options.seed)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    block = rounding(options.round_to)
+    cut_options = _cut_options(options, block[0])
+    with told.stage("load"), clock.stage("load"):
+        read = _read(options)
+        network, earlier = opened(read)
+        wanted = DataOptions(
+            data=options.data or options.calibration,
+            download=options.download,
+            mean=options.mean,
+            std=options.std,
+            resize=options.resize,
+        )
+        data = open_for(network, wanted, _classes(network) if options.data else None)
+    with told.stage("cut and verify"):
+        cut = cut_network(network.module, network.example, cut_options, clock, dynamic_batch=network.dynamic_batch)
+    after = cut.delivered.module
+    with clock.stage("evaluate"):
+        dead = dead_labels(cut.analysis, cut.chosen.plan)
+        judged = judge(network, after, cut.analysis, dead, data, told, options.seed)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        files = export_all(network, after, options.out, folder, told, clock)
+        measured = Measured()
+        if options.bench:
+            measured = measure(
+                network, after, files, folder, told, clock, threads=options.threads, batch=options.batch
+            )
+        exported = in_place(files)
+    _write(read, network, composed(earlier, cut.chosen.plan), cut, options)
+    source = Source(
+        name=network.name,
+        kind=network.kind,
+        input_shape=tuple(network.example[0].shape),
+        path=str(options.checkpoint),
+        arch=network.arch,
+        preprocessing=str(judged.preprocessing or network.preprocessing or "") or None,
+        bytes=file_bytes(options.checkpoint),
+        notes=(*network.notes, *judged.notes),
+    )
+    report = report_of(cut, source, clock.seconds, percent=options.percent, scope=options.scope, rounding=block)
+    slower = tuple(
+        f"the cut network is not faster in {s.runtime} on {s.device}: {s.ratio:.2f} of the time" for s in measured.speedups if s.low > 1
+    )
+    sizes = measured.onnx_bytes
+    return replace(
+        report,
+        accuracy_original=judged.original,
+        accuracy_masked=judged.masked,
+        accuracy_pruned=judged.pruned,
+        data=judged.on if judged.original is not None else None,
+        agreement=judged.agreement,
+        agreement_on=judged.on if judged.agreement is not None else None,
+        file_sizes=FileSizes(before=sizes[0], after=sizes[1], what="ONNX") if sizes else None,
+        exported=exported,
+        speedups=measured.speedups,
+        saved=str(options.save) if options.save else None,
+        plan_out=str(options.plan_out) if options.plan_out else None,
+        threads=torch.get_num_threads(),
+        batch=options.batch,
+        seed=options.seed,
+        command=shlex.join(["compress", *sys.argv[1:]]),
+        warnings=(*report.warnings, *measured.notes, *slower),
+    )
+
+
+def _cut_options(options: SlimOptions, block: int) -> CutOptions:
+    if options.importance is not None:
+        CRITERIA[options.importance]  # an unknown name is told before anything is loaded
+    plan = None
+    if options.plan_in is not None:
+        try:
+            plan = Plan.from_json(options.plan_in.read_text())
+        except OSError as error:
+            raise PlanError(f"cannot read the plan {options.plan_in}: {error.strerror}") from error
+    return CutOptions(
+        percent=options.percent,
+        scope=options.scope,
+        importance=options.importance,
+        limits=Limits(block, options.min_channels, options.keep),
+        attention=options.attention,
+        plan=plan,
+        verify=options.verify,
+    )
+
+
+def _read(options: SlimOptions) -> Network:
+    return read_checkpoint(
+        options.checkpoint,
+        arch=options.arch,
+        input_shape=options.input_shape,
+        num_classes=options.num_classes,
+        trust=options.trust,
+    )
+
+
+def _classes(network: Network) -> int | None:
+    """Number of the network's outputs, where it gives (N, classes)."""
+    with torch.no_grad():
+        out = network.module(*network.example)
+    return int(out.shape[1]) if isinstance(out, Tensor) and out.dim() == 2 else None
+
+
+def _write(read: Network, network: Network, plan: Plan, cut: Cut, options: SlimOptions) -> None:
+    """Write the plan and the saved network, if they were asked for."""
+    if options.plan_out is not None:
+        with written_whole(options.plan_out) as temporary:
+            temporary.write_text(plan.to_json())
+    if options.save is not None:
+        own_graph = read.arch is None
+        write_saved(
+            options.save,
+            state=cut.delivered.module.state_dict(),
+            plan=plan,
+            arch=read.arch,
+            arch_options=read.arch_options,
+            input_shape=tuple(network.example[0].shape),
+            preprocessing=network.preprocessing,
+            program=program_bytes(read.module, read.example, dynamic_batch=read.dynamic_batch) if own_graph else None,
+            as_graph=not cut.delivered.own,
+        )

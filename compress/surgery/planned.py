@@ -1,0 +1,99 @@
+"""From a network and a few options to the cut network: analyse, score, choose, cut, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from compress.budget.blocks import Limits
+from compress.budget.percent import choose
+from compress.core.clock import Clock
+from compress.core.errors import PlanError, UsageError
+from compress.core.types import Attention, Costs, Group, Plan, Scope
+from compress.graph.analyse import Analysis, analyse
+from compress.graph.costs import costs, norm_scales
+from compress.graph.trace import tensors_of
+from compress.importance import Weights, default_criterion, score
+from compress.surgery.cut import dead_labels, plan_of, sizes_after
+from compress.surgery.deliver import Delivered, deliver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutOptions:
+    """How channels are chosen. `importance` None is automatic; a `plan` replays an earlier cut and overrides the rest."""
+
+    percent: float | None = None
+    scope: Scope = Scope.GLOBAL
+    importance: str | None = None
+    limits: Limits = Limits()
+    attention: Attention = Attention.HEADS
+    plan: Plan | None = None
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.plan is None and self.percent is None:
+            raise UsageError("say how much to remove", fix="--percent 0.5 removes half of the channels; --plan replays a plan")
+        if self.percent is not None and not 0 <= self.percent < 1:
+            raise UsageError(f"--percent must be in [0, 1), got {self.percent:g}", fix="0.5 removes half of the channels")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The plan, and how it came: `criterion` is None for a replayed plan; `total` channels were free; `unjudged` groups stay."""
+
+    plan: Plan
+    criterion: str | None
+    total: int
+    unjudged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The cut network with everything that later stages need to judge it."""
+
+    delivered: Delivered
+    chosen: Chosen
+    analysis: Analysis
+    before: Costs
+    after: Costs
+
+
+def cut_network(
+    module: nn.Module, example: tuple[Any, ...], options: CutOptions, clock: Clock, *, dynamic_batch: bool = True
+) -> Cut:
+    """Cut `module`, which is left untouched.
+
+    Raises PlanError where nothing can leave, ExactnessError where the cut is not exact, TraceError where the network does not run.
+    """
+    with clock.stage("analyse"):
+        attention = options.plan.attention if options.plan is not None else options.attention
+        analysis = analyse(module, example, attention=attention)
+        groups = analysis.prunable
+    with clock.stage("plan"):
+        chosen = _replayed(options.plan, groups) if options.plan is not None else _chosen(module, analysis, groups, options)
+        dead = dead_labels(analysis, chosen.plan)
+    with clock.stage("cut and verify" if options.verify else "cut"):
+        delivered = deliver(module, example, analysis, chosen.plan, verify=options.verify, dynamic_batch=dynamic_batch)
+    before = costs(module, analysis.traces[0])
+    after = costs(delivered.module, analysis.traces[0], sizes_after(analysis, dead))
+    return Cut(delivered, chosen, analysis, before, after)
+
+
+def _replayed(plan: Plan, groups: Sequence[Group]) -> Chosen:
+    if not plan.keep:
+        raise PlanError("the plan removes nothing", fix="replay a plan that --plan-out wrote")
+    return Chosen(plan, None, sum(g.size for g in groups))
+
+
+def _chosen(module: nn.Module, analysis: Analysis, groups: Sequence[Group], options: CutOptions) -> Chosen:
+    assert options.percent is not None
+    parameters = frozenset(n for n, _ in module.named_parameters())
+    weights = Weights(tensors_of(module), parameters, norm_scales(analysis.traces))
+    name = options.importance or default_criterion(groups, weights)
+    scores, unjudged = score(groups, weights, name)
+    choice = choose(groups, scores, options.percent, options.scope, options.limits)
+    return Chosen(plan_of(analysis, choice.channels), name, choice.total, unjudged)
