@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,22 @@ def test_torchscript_with_its_batch_written_down_is_static(tmp_path: Path) -> No
     assert not network.dynamic_batch
     assert network.example[0].shape == (2, 3, 64, 64)
     assert any("batch 2 only" in note for note in network.notes)
+
+
+class Wordy(Small):
+    """Warns on every pass and returns a tuple, as scripted googlenets do."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return logits and None."""
+        warnings.warn("always a tuple")  # noqa: B028 - TorchScript knows no stack level
+        return torch.relu(self.norm(self.conv(x))).mean([2, 3]), None
+
+
+def test_scripted_warnings_and_tuples_are_settled(tmp_path: Path) -> None:
+    """Only the interpreter can warn, and a lone tensor in a tuple is the result."""
+    net = Wordy().eval()
+    network = load(script(net, tmp_path / "net.ts", "script"), input_shape=(1, 3, 64, 64))
+    assert torch.equal(network.module(IMAGE), torch.relu(net.norm(net.conv(IMAGE))).mean([2, 3]))
 
 
 def test_torchscript_shape_errors(tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ def _batch_that_runs(script: Any, shape: tuple[int, ...], path: Path, *, given: 
     problem = ""
     for batch in dict.fromkeys((BATCH, shape[0], 1)):
         try:
-            with torch.no_grad():
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the archive's own
                 script(*example(shape, batch))
             return batch
         except RuntimeError as error:
@@ -159,7 +160,8 @@ def _restore_parameters(module: nn.Module, script: nn.Module) -> None:
 
 def _same(script: Any, module: nn.Module, inputs: tuple[Tensor]) -> bool:
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the archive's own
             expected, found = script(*inputs), module(*inputs)
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError):
         return False
