@@ -25,7 +25,7 @@ from compress.core.types import Network, Plan, Preprocessing
 FORMAT = "compress-1"
 
 
-def write_saved(  # noqa: PLR0913 - one keyword for each field of the file
+def write_saved(
     path: Path,
     *,
     state: Mapping[str, Tensor],
