@@ -6,6 +6,8 @@ archive left free stays free. Every result is run against the archive before it 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -96,10 +98,12 @@ def _faithful(script: Any, sample: tuple[Tensor], path: Path) -> nn.Module:
     Tracing settles what only the interpreter can run (warnings, copies of lists), at the price of fixing sizes.
     """
     for retrace in (False, True):
-        with warnings.catch_warnings():
+        # a graph that cannot be run prints a traceback of its generated code; the error below says it in a sentence
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             module = _translated(script, sample, path, retrace=retrace)
-        if _same(script, module, sample):
+            faithful = _same(script, module, sample)
+        if faithful:
             return module
     raise CheckpointError(
         f"{path}: the graph translated from this archive does not compute what the archive computes",
