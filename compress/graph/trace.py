@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.core.errors import TraceError
+from compress.graph.shapes import shaped
 
 _TORCH = os.path.dirname(torch.__file__)
 _OURS = os.path.dirname(os.path.dirname(__file__))
@@ -115,7 +116,7 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         """Run the operator and record it."""
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        out = shaped(func, args, kwargs) if self.trace.on_meta else func(*args, **kwargs)
         refs = tuple([self._ref(a) for a in args])
         named = {k: self._ref(v) for k, v in kwargs.items()} if kwargs else kwargs
         if isinstance(out, Tensor):
@@ -159,8 +160,11 @@ def _caller() -> tuple[str, int] | None:
 
 @contextmanager
 def quiet_module(module: nn.Module) -> Iterator[None]:
-    """Keep the module's train/eval modes, and attention on its Python path (its fused kernel hides the operators)."""
-    modes = [(m, m.training) for m in module.modules()]
+    """Keep what the module remembers, and attention on its Python path (its fused kernel hides the operators).
+
+    Train/eval modes, attributes, buffers and dictionaries that forward fills as caches are afterwards as they were.
+    """
+    states = [(d, dict(d)) for m in module.modules() for d in _remembered(m)]
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -168,8 +172,15 @@ def quiet_module(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-        for m, mode in modes:
-            m.training = mode
+        for now, before in states:
+            if now.keys() != before.keys() or any(now[key] is not before[key] for key in before):
+                now.clear()
+                now.update(before)
+
+
+def _remembered(m: nn.Module) -> list[dict[str, Any]]:
+    """The dictionaries a module keeps its state in: its attributes, and those among them that are dictionaries."""
+    return [vars(m), *(item for item in vars(m).values() if type(item) is dict)]
 
 
 def set_mode(module: nn.Module, *, train: bool) -> None:
