@@ -90,7 +90,11 @@ class Couplings:
 
     def set(self, value: int, blocks: Iterable[Block]) -> None:
         """Give the value its blocks; dimensions along which a block does not vary leave it."""
-        kept = [simple for dims, array in blocks if (simple := _simplify(dims, array)) is not None]
+        given = list(blocks)
+        for _, array in given:
+            if array.size == 1 and array.any():
+                self.pin(array, "taken alone")  # a dimension of one index cannot lose it
+        kept = [simple for dims, array in given if (simple := _simplify(dims, array)) is not None]
         for dims, array in kept:
             if len(dims) > 1:
                 self.splits.append(array)

@@ -186,4 +186,6 @@ _BY_KIND = {
     "conv_transpose2d": _conv, "conv_transpose3d": _conv, "native_group_norm": _group_norm, "group_norm": _group_norm,
     "native_layer_norm": _normalized, "layer_norm": _normalized, "rms_norm": _normalized, "_fused_rms_norm": _normalized,
     "constant_pad_nd": _pad, "pad": _pad, "scaled_dot_product_attention": _attention,
+    "_scaled_dot_product_flash_attention": _attention, "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "_scaled_dot_product_efficient_attention": _attention, "_scaled_dot_product_cudnn_attention": _attention,
 }  # fmt: skip

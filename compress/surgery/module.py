@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from compress.core.errors import TraceError
@@ -37,8 +39,40 @@ def sliced_copy(module: nn.Module, plan: Plan) -> nn.Module:
             memo[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad)
         else:
             memo[id(old)] = new
-    twin = copy.deepcopy(module, memo)
+    twin = _twin(module, memo)
     refresh_layers(twin, plan.keep)
+    return twin
+
+
+_PLAIN = (int, float, bool, str, bytes, type(None), type, FunctionType, torch.dtype, torch.device)
+
+
+def _pickles_itself(kind: type) -> bool:
+    """Whether a class (beyond nn.Module) says how it is copied."""
+    methods = ("__getstate__", "__reduce__", "__reduce_ex__")
+    return any(name in vars(base) for base in kind.__mro__ if base not in (object, nn.Module) for name in methods)
+
+
+def _twin(module: nn.Module, memo: dict[int, Any]) -> Any:
+    """Deep-copy a module tree: what `copy.deepcopy` does, without visiting the plain values one by one."""
+    if id(module) in memo:
+        return memo[id(module)]
+    if hasattr(module, "__deepcopy__") or _pickles_itself(type(module)):
+        return copy.deepcopy(module, memo)
+    twin = object.__new__(type(module))
+    memo[id(module)] = twin
+    for key, value in vars(module).items():
+        if isinstance(value, _PLAIN):
+            new: Any = value
+        elif isinstance(value, dict) and not value:
+            new = type(value)()
+        elif key == "_modules":
+            new = {name: None if child is None else _twin(child, memo) for name, child in value.items()}
+        elif key in ("_parameters", "_buffers"):
+            new = {name: None if t is None else copy.deepcopy(t, memo) for name, t in value.items()}
+        else:
+            new = copy.deepcopy(value, memo)
+        twin.__dict__[key] = new
     return twin
 
 

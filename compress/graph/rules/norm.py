@@ -68,16 +68,18 @@ def group_norm(c: Couplings, op: Op) -> None:
     a = arguments(op)
     x, groups = value(a["input"]), int(a["group"])
     labels = c.labels(x, 1)
+    of_group = None
     if labels is not None and groups > 1:
         rows = labels.reshape(groups, -1)
-        first = rows[:, :1] if groups >= rows.shape[1] else rows[:1]
-        c.tie(np.broadcast_to(first, rows.shape), rows)
+        whole = groups >= rows.shape[1]
+        c.tie(np.broadcast_to(rows[:, :1] if whole else rows[:1], rows.shape), rows)
+        of_group = rows[:, 0] if whole else None
     if labels is not None and (groups == 1 or groups < labels.size // groups):
         c.uses_statistics()
     _tie_affine(c, labels, a["weight"], a["bias"])
     c.set(op.outs[0], c.layout(x))
     for saved in op.outs[1:]:
-        c.set(saved, [])
+        c.set(saved, [((1,), of_group)] if of_group is not None else [])
 
 
 @rule("aten._weight_norm_interface")
