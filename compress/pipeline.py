@@ -17,11 +17,11 @@ from compress.budget.blocks import Limits
 from compress.checkpoint import load as read_checkpoint
 from compress.checkpoint import write_saved
 from compress.core.clock import Clock
-from compress.core.errors import CheckpointError, PlanError, UsageError
+from compress.core.errors import CheckpointError, PlanError
 from compress.core.files import written_whole
 from compress.core.progress import Progress, Silent
 from compress.core.types import Attention, Network, Plan, Scope
-from compress.evaluation.judge import DataOptions, judge, open_for
+from compress.evaluation.judge import DataOptions, Judged, judge, open_for
 from compress.graph.analyse import Analysis, analyse
 from compress.importance import CRITERIA
 from compress.measure.before_after import Measured, export_all, in_place, measure
@@ -94,9 +94,10 @@ def slim(
 ) -> Result:
     """Remove channels from `model` and return the smaller network; `model` itself is left untouched.
 
-    `example_input` is one input, or a tuple of the positional ones, batch first. `percent` in [0, 1) is the fraction of all
-    channels that leave (or of each group's, with `scope="layer"`); `round_to=None` keeps widths at multiples of what this
-    machine's kernels block by. `plan` replays an earlier cut instead. `verify=False` leaves out the float64 check.
+    `example_input` is one input, or a tuple of the positional ones, batch first. `percent` in [0, 1) is the fraction of
+    all channels that leave (or of each group's, with `scope="layer"`); `round_to=None` keeps widths at multiples of
+    what this machine's kernels block by. `plan` replays an earlier cut instead. `verify=False` leaves out the float64
+    check.
 
     >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -131,7 +132,7 @@ def inspect(
 
 
 def load(path: str | Path, *, arch: str | None = None, **options: Any) -> nn.Module:
-    """Return the network in a file, whatever wrote it, as a trainable module; a saved cut is replayed on its architecture."""
+    """Return the network in a file, whatever wrote it, as a trainable module; a saved cut is replayed."""
     return opened(read_checkpoint(path, arch=arch, **options))[0].module
 
 
@@ -190,14 +191,7 @@ def run_slim(options: SlimOptions, progress: Progress | None = None) -> SlimRepo
     with told.stage("load"), clock.stage("load"):
         read = _read(options)
         network, earlier = opened(read)
-        wanted = DataOptions(
-            data=options.data or options.calibration,
-            download=options.download,
-            mean=options.mean,
-            std=options.std,
-            resize=options.resize,
-        )
-        data = open_for(network, wanted, _classes(network) if options.data else None)
+        data = open_for(network, _data_options(options), _classes(network) if options.data else None)
     with told.stage("cut and verify"):
         cut = cut_network(network.module, network.example, cut_options, clock, dynamic_batch=network.dynamic_batch)
     after = cut.delivered.module
@@ -209,25 +203,11 @@ def run_slim(options: SlimOptions, progress: Progress | None = None) -> SlimRepo
         files = export_all(network, after, options.out, folder, told, clock)
         measured = Measured()
         if options.bench:
-            measured = measure(
-                network, after, files, folder, told, clock, threads=options.threads, batch=options.batch
-            )
+            measured = measure(network, after, files, folder, told, clock, threads=options.threads, batch=options.batch)
         exported = in_place(files)
     _write(read, network, composed(earlier, cut.chosen.plan), cut, options)
-    source = Source(
-        name=network.name,
-        kind=network.kind,
-        input_shape=tuple(network.example[0].shape),
-        path=str(options.checkpoint),
-        arch=network.arch,
-        preprocessing=str(judged.preprocessing or network.preprocessing or "") or None,
-        bytes=file_bytes(options.checkpoint),
-        notes=(*network.notes, *judged.notes),
-    )
+    source = _source(network, judged, options)
     report = report_of(cut, source, clock.seconds, percent=options.percent, scope=options.scope, rounding=block)
-    slower = tuple(
-        f"the cut network is not faster in {s.runtime} on {s.device}: {s.ratio:.2f} of the time" for s in measured.speedups if s.low > 1
-    )
     sizes = measured.onnx_bytes
     return replace(
         report,
@@ -246,7 +226,7 @@ def run_slim(options: SlimOptions, progress: Progress | None = None) -> SlimRepo
         batch=options.batch,
         seed=options.seed,
         command=shlex.join(["compress", *sys.argv[1:]]),
-        warnings=(*report.warnings, *measured.notes, *slower),
+        warnings=(*report.warnings, *measured.notes, *_slower(measured)),
     )
 
 
@@ -270,6 +250,16 @@ def _cut_options(options: SlimOptions, block: int) -> CutOptions:
     )
 
 
+def _data_options(options: SlimOptions) -> DataOptions:
+    return DataOptions(
+        data=options.data or options.calibration,
+        download=options.download,
+        mean=options.mean,
+        std=options.std,
+        resize=options.resize,
+    )
+
+
 def _read(options: SlimOptions) -> Network:
     return read_checkpoint(
         options.checkpoint,
@@ -278,6 +268,34 @@ def _read(options: SlimOptions) -> Network:
         num_classes=options.num_classes,
         trust=options.trust,
     )
+
+
+def _source(network: Network, judged: Judged, options: SlimOptions) -> Source:
+    preprocessing = judged.preprocessing or network.preprocessing
+    return Source(
+        name=network.name,
+        kind=network.kind,
+        input_shape=_shape(network),
+        path=str(options.checkpoint),
+        arch=network.arch,
+        preprocessing=None if preprocessing is None else str(preprocessing),
+        bytes=file_bytes(options.checkpoint),
+        notes=(*network.notes, *judged.notes),
+    )
+
+
+def _slower(measured: Measured) -> tuple[str, ...]:
+    return tuple(
+        f"the cut network is not faster in {s.runtime} on {s.device}: {s.ratio:.2f} of the time"
+        for s in measured.speedups
+        if s.low > 1
+    )
+
+
+def _shape(network: Network) -> tuple[int, ...]:
+    """Shape of the first input; a batch that we chose ourselves counts as 1."""
+    shape = tuple(network.example[0].shape)
+    return (1, *shape[1:]) if network.dynamic_batch else shape
 
 
 def _classes(network: Network) -> int | None:

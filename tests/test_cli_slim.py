@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
+from compress import load
 from compress.cli import app
 
 FACTORY = '''
@@ -67,7 +68,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-ARCH = ("net.pt", "--arch", "net.py:build", "--input-shape", "1,1,8,8", "--percent", 0.5)
+ARCH = ("net.pt", "--arch", "net.py:build", "--input-shape", "1,1,8,8", "--percent", 0.5, "--round-to", 1)
 
 
 def test_weights_become_every_format(folder: Path) -> None:
@@ -89,12 +90,28 @@ def test_weights_become_every_format(folder: Path) -> None:
 
 def test_a_plan_is_replayed_bit_for_bit(folder: Path) -> None:
     """--plan repeats what --plan-out wrote, down to the last bit of the weights and the plan."""
-    assert slim(*ARCH, "--round-to", 1, "--save", "one.pt", "--plan-out", "plan.json").exit_code == 0
+    assert slim(*ARCH, "--save", "one.pt", "--plan-out", "plan.json").exit_code == 0
     again = ("net.pt", "--arch", "net.py:build", "--input-shape", "1,1,8,8", "--plan", "plan.json")
     result = slim(*again, "--save", "two.pt", "--plan-out", "again.json")
     assert result.exit_code == 0, result.output
     assert (folder / "plan.json").read_bytes() == (folder / "again.json").read_bytes()
-    assert (folder / "one.pt").read_bytes() == (folder / "two.pt").read_bytes()
+    one, two = (load(file, arch="net.py:build").state_dict() for file in ("one.pt", "two.pt"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_saved_cut_is_a_checkpoint_again(folder: Path) -> None:
+    """What --save wrote can be inspected, cut further, and saved once more."""
+    assert slim(*ARCH, "--save", "one.pt").exit_code == 0
+    half = load("one.pt", arch="net.py:build")
+    again = slim("one.pt", "--arch", "net.py:build", "--percent", 0.5, "--round-to", 1, "--save", "two.pt")
+    assert again.exit_code == 0, again.output
+    quarter = load("two.pt", arch="net.py:build")
+    assert sum(p.numel() for p in quarter.parameters()) < sum(p.numel() for p in half.parameters())
+    shown = CliRunner().invoke(app, ["inspect", "two.pt", "--arch", "net.py:build", "--json", "groups.json"])
+    assert shown.exit_code == 0, shown.output
+    assert "channels may leave" in shown.stdout
+    assert json.loads((folder / "groups.json").read_text(encoding="utf-8"))["prunable"] < 32
 
 
 def test_a_file_with_its_own_graph_needs_no_source(folder: Path) -> None:
@@ -107,7 +124,7 @@ def test_a_file_with_its_own_graph_needs_no_source(folder: Path) -> None:
 def test_accuracy_masked_equals_accuracy_pruned(folder: Path) -> None:
     """With labelled data the table and the JSON show accuracy three times, the last two equal."""
     data = ("--data", "images.npz", "--mean", 0.5, "--std", 0.5)
-    result = slim(*ARCH, "--round-to", 1, *data, "--json", "report.json")
+    result = slim(*ARCH, *data, "--json", "report.json")
     assert result.exit_code == 0, result.output
     accuracy = json.loads((folder / "report.json").read_text(encoding="utf-8"))["accuracy"]
     assert accuracy["masked"]["top1"] == accuracy["pruned"]["top1"]

@@ -112,3 +112,11 @@ def outputs(out: Sequence[Path], others: Iterable[Path | None], inputs: Iterable
             raise UsageError(f"{path} is named twice as an output", fix="give every output its own name")
         seen.add(path.resolve())
         require_writable(path)
+
+
+def images(data: str | None, calibration: str | None) -> None:
+    """Refuse --calibration beside --data: it would never be looked at."""
+    if data is not None and calibration is not None:
+        raise UsageError(
+            "--calibration is for images without labels, and --data is given, which has them", fix="drop one of them"
+        )

@@ -69,6 +69,7 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
     checks.target(given["percent"], given["plan_in"])
     shape = checks.input_shape(given["input_shape"])
     mean, std = checks.normalisation(given["mean"], given["std"])
+    checks.images(given["data"], given["calibration"])
     width = checks.round_to(given["round_to"])
     checks.checkpoint(given["checkpoint"])
     out: tuple[Path, ...] = tuple(given["out"] or ())

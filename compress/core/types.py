@@ -35,7 +35,8 @@ class Preprocessing:
         steps = [f"resize {self.resize}"] if self.resize else []
         steps += [f"centre crop {self.crop}"] if self.crop else []
         steps += ["scale to [0, 1]"]
-        steps += [f"mean {list(self.mean)} std {list(self.std)}"] if self.mean else []
+        mean, std = ([round(value, 4) for value in values] for values in (self.mean, self.std))
+        steps += [f"mean {mean} std {std}"] if self.mean else []
         return ", ".join(steps) + f" (from {self.source})"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,17 +85,15 @@ def judge(
 
     def reached(name: str, module: nn.Module) -> Accuracy:
         with told.stage(f"accuracy, {name}", len(data)) as advance:
-            return evaluate(module, data, progress=_shown(advance))
+            return evaluate(module, data, progress=advance)
 
     original = reached("original", network.module)
     masked = reached("masked", Masked(network.module, analysis, dead).eval())
     pruned = reached("pruned", cut)
     on = f"{data.name} ({pruned.images:,} images)"
-    return Judged(original=original, masked=masked, pruned=pruned, on=on, preprocessing=data.preprocessing, notes=data.notes)
-
-
-def _shown(advance: Callable[[int, int], None]) -> Callable[[int, int], None]:
-    return lambda done, total: advance(done, total)
+    return Judged(
+        original=original, masked=masked, pruned=pruned, on=on, preprocessing=data.preprocessing, notes=data.notes
+    )
 
 
 def _agreement(network: Network, cut: nn.Module, data: Data | None, seed: int) -> Judged:

@@ -85,13 +85,13 @@ def measure(
         for provider in _providers():
             with told.stage(f"latency, {provider}", 30) as advance, clock.stage("measure"):
                 pair = [onnxruntime_runner(p, batch=rows, threads=threads, provider=provider) for p in (before, after)]
-                speedups.append(compare(pair[0], pair[1], progress=lambda d, t, tell=advance: tell(d, t)))  # type: ignore[misc]
+                speedups.append(compare(pair[0], pair[1], progress=advance))
     except CompressError as error:
         notes.append(f"latency in onnxruntime was not measured: {error.what}")
     if torch.cuda.is_available():
         with told.stage("latency, CUDA", 30) as advance, clock.stage("measure"):
             one, two = (torch_runner(m, network.example, device="cuda") for m in (network.module, cut))
-            speedups.append(compare(one, two, progress=lambda d, t: advance(d, t)))
+            speedups.append(compare(one, two, progress=advance))
     return Measured(tuple(made for _, made in written), sizes, tuple(speedups), tuple(notes))
 
 

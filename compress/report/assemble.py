@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-
+from pathlib import Path
 
 from compress.core.types import Scope
 from compress.importance import CRITERIA
@@ -19,7 +20,13 @@ PACKAGES = ("channel-compress", "torch", "torchvision", "onnx", "onnxruntime", "
 
 
 def report_of(
-    cut: Cut, source: Source, seconds: Mapping[str, float], *, percent: float | None, scope: Scope, rounding: tuple[int, str]
+    cut: Cut,
+    source: Source,
+    seconds: Mapping[str, float],
+    *,
+    percent: float | None,
+    scope: Scope,
+    rounding: tuple[int, str],
 ) -> SlimReport:
     """Report on the cut; what was evaluated, exported and measured is filled in by the caller."""
     return SlimReport(
@@ -31,7 +38,7 @@ def report_of(
         costs_before=cut.before,
         costs_after=cut.after,
         seconds=dict(seconds),
-        machine={key: value for key, value in asdict(this_machine()).items()},
+        machine=asdict(this_machine()),
         versions=versions(),
         warnings=_warnings(cut),
     )
@@ -40,13 +47,13 @@ def report_of(
 def _facts(cut: Cut, percent: float | None, scope: Scope, rounding: tuple[int, str]) -> CutFacts:
     chosen = cut.chosen
     keep = chosen.plan.keep
-    gone = {
-        int(channel)
-        for name, dims in keep.items()
-        for dim, kept in dims.items()
-        if (labels := cut.analysis.parameters[name][dim]) is not None
-        for channel in set(cut.analysis.component[labels].tolist()) - set(cut.analysis.component[labels[list(kept)]].tolist())
-    }
+    component = cut.analysis.component
+    gone: set[int] = set()
+    for name, dims in keep.items():
+        for dim, kept in dims.items():
+            labels = cut.analysis.parameters[name][dim]
+            if labels is not None:
+                gone |= set(component[labels].tolist()) - set(component[labels[list(kept)]].tolist())
     rows = []
     for group in cut.analysis.groups:
         left = group.size - sum(int(channel) in gone for channel in group.labels)
@@ -67,7 +74,11 @@ def _facts(cut: Cut, percent: float | None, scope: Scope, rounding: tuple[int, s
 
 def _delivered(delivered: Delivered) -> str:
     kind = type(delivered.module)
-    return f"your own class {kind.__module__}.{kind.__qualname__}" if delivered.own else "rewritten graph"
+    if not delivered.own:
+        return "rewritten graph"
+    if kind.__module__.startswith("_"):  # loaded from the file that --arch names, under a name of ours
+        return f"your own class {kind.__qualname__} of {Path(inspect.getfile(kind)).name}"
+    return f"your own class {kind.__module__}.{kind.__qualname__}"
 
 
 def _warnings(cut: Cut) -> tuple[str, ...]:
@@ -78,8 +89,9 @@ def _warnings(cut: Cut) -> tuple[str, ...]:
     left = cut.chosen.unjudged
     if left:
         more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+        named = ", ".join(left[:5]) + more
         warnings.append(
-            f"importance {cut.chosen.criterion!r} cannot judge {len(left)} groups, which stay whole: {', '.join(left[:5])}{more}"
+            f"importance {cut.chosen.criterion!r} cannot judge {len(left)} groups, which stay whole: {named}"
         )
     return tuple(warnings)
 
@@ -93,5 +105,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-

@@ -135,8 +135,7 @@ def _source_facts(report: SlimReport) -> list[tuple[str, str]]:
     if source.preprocessing:
         facts.append(("preprocessing", source.preprocessing))
     if report.data:
-        images = f", {report.accuracy_original.images} images" if report.accuracy_original else ""
-        facts.append(("data", report.data + images))
+        facts.append(("data", report.data))
     return facts + [("note", note) for note in source.notes]
 
 
@@ -165,7 +164,7 @@ def _plural(noun: str, number: int) -> str:
 
 
 def _result_facts(report: SlimReport) -> list[tuple[str, str]]:
-    facts = [("exactness", _exactness(report)), ("delivered", f"{report.delivered} ({report.delivered_why})")]
+    facts = [("exactness", _exactness(report)), ("delivered", _delivered(report))]
     if report.agreement is not None and report.agreement_on:
         facts.append(("same answer on", f"{report.agreement_on}; this is agreement with the original, not accuracy"))
     for file in report.exported:
@@ -178,6 +177,10 @@ def _result_facts(report: SlimReport) -> list[tuple[str, str]]:
     if report.seconds:
         facts.append(("took", ", ".join(f"{stage} {duration(time)}" for stage, time in report.seconds.items())))
     return facts
+
+
+def _delivered(report: SlimReport) -> str:
+    return f"{report.delivered} ({report.delivered_why})" if report.delivered_why else report.delivered
 
 
 def _how_measured(speedup: Speedup) -> str:
