@@ -250,6 +250,10 @@ def test_training_writes_a_checkpoint_of_the_same_form(tmp_path: Path) -> None:
     assert made["state_dict"].keys() == shipped["state_dict"].keys()
     assert made["arch_options"] == {"width": 4, "in_channels": 1}
     assert made["state_dict"]["layer1.0.bn1.weight"].mean() < 0.45
+    again = script("train.py", *options, "--start", "small.pt", "--shifts", "--lr", "1e-9", folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    later = torch.load(tmp_path / "small.pt", weights_only=True)["state_dict"]
+    torch.testing.assert_close(later["linear.weight"], made["state_dict"]["linear.weight"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
