@@ -35,7 +35,7 @@ def show(report: SlimReport, to: Console) -> None:
 
 def renderable(report: SlimReport) -> RenderableType:
     """Return `report` as something rich can print: the table, then facts about the run, then warnings."""
-    parts: list[RenderableType] = [_figures(report), _facts(report)]
+    parts: list[RenderableType] = [Text(_title(report), "bold"), _figures(report), _facts(report)]
     if not report.recovered:
         parts.append(_unrecovered(report))
     parts += [Panel(escape(text), title="warning", border_style="yellow") for text in report.warnings]
@@ -44,7 +44,7 @@ def renderable(report: SlimReport) -> RenderableType:
 
 def _figures(report: SlimReport) -> Table:
     masked = report.accuracy_masked is not None
-    table = Table(title=escape(_title(report)), title_justify="left", title_style="bold", header_style="bold")
+    table = Table(header_style="bold")
     table.add_column("")
     for name in ("before", "masked", "after", "after / before"):
         if name != "masked" or masked:
@@ -56,8 +56,9 @@ def _figures(report: SlimReport) -> Table:
 
 def _title(report: SlimReport) -> str:
     cut = report.cut
-    asked = "a replayed plan" if cut.percent is None else f"{cut.percent:g} of {_ranked_over(report)}"
-    return f"{report.source.name}: {cut.removed} of {cut.channels} prunable channels removed ({asked})"
+    asked = "as a plan says" if cut.percent is None else f"{cut.percent:g} of {_ranked_over(report)} asked for"
+    share = cut.removed / cut.channels if cut.channels else 0.0
+    return f"{report.source.name}: {cut.removed} of {cut.channels} prunable channels removed, {share:.3f} ({asked})"
 
 
 def _ranked_over(report: SlimReport) -> str:
