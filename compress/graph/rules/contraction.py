@@ -5,6 +5,8 @@ The contracted dimension of one operand is tied to that of the other; what is no
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from compress.graph.couplings import Couplings
@@ -14,14 +16,19 @@ from compress.graph.trace import Op
 
 @rule("aten.convolution", "aten.convolution_overrideable", "aten._convolution")
 def convolution(c: Couplings, op: Op) -> None:
-    """x (N, I, *), w (O, I/g, *) or transposed (I, O/g, *), b (O,) -> y (N, O, *)."""
+    """x (N, I, *), w (O, I/g, *) or transposed (I, O/g, *), b (O,) -> y (N, O, *).
+
+    Where the kernel has extent 1 and steps by 1 without padding, nothing slides: that dimension passes through, as the batch does.
+    """
     a = arguments(op)
     x, w, y, groups = value(a["input"]), value(a["weight"]), op.outs[0], int(a["groups"])
     bias = None if a["bias"] is None else value(a["bias"])
     for dim in range(2, len(c.shape(w))):
         c.fix(w, dim, "kernel extent")
-    for dim in (0, *range(2, len(c.shape(x)))):
-        c.fix(x, dim, "extent that a convolution slides over")
+    through = {0} | {d for d in range(2, len(c.shape(x))) if _stands_still(c.shape(w), a, d)}
+    for dim in range(2, len(c.shape(x))):
+        if dim not in through:
+            c.fix(x, dim, "extent that a convolution slides over")
     into, out = (0, 1) if a["transposed"] else (1, 0)
     reads, makes = c.labels(w, into), c.labels(w, out)
     if groups == 1:
@@ -31,7 +38,18 @@ def convolution(c: Couplings, op: Op) -> None:
         makes = _grouped(c, x, w, reads, makes, groups, transposed=bool(a["transposed"]))
     if bias is not None:
         c.tie(c.labels(bias, 0), makes)
-    c.set(y, [((1,), makes)] if makes is not None else [])
+    carried = [block for block in c.layout(x) if set(block[0]) <= through]
+    c.set(y, [((1,), makes), *carried] if makes is not None else carried)
+
+
+def _stands_still(kernel: tuple[int, ...], a: dict[str, Any], dim: int) -> bool:
+    """Whether the kernel covers one index of `dim` at a time, every index once."""
+
+    def given(key: str) -> int:
+        value = a[key]
+        return int(value[min(dim - 2, len(value) - 1)])
+
+    return kernel[dim] == 1 and given("stride") == 1 and given("padding") == 0 and given("output_padding") == 0
 
 
 def _grouped(
