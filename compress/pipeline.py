@@ -146,6 +146,7 @@ def opened(network: Network) -> tuple[Network, Plan | None]:
         network.example,
         analysis,
         network.plan,
+        dead_labels(analysis, network.plan),
         verify=False,
         as_graph=network.as_graph,
         dynamic_batch=network.dynamic_batch,
@@ -196,8 +197,7 @@ def run_slim(options: SlimOptions, progress: Progress | None = None) -> SlimRepo
         cut = cut_network(network.module, network.example, cut_options, clock, dynamic_batch=network.dynamic_batch)
     after = cut.delivered.module
     with clock.stage("evaluate"):
-        dead = dead_labels(cut.analysis, cut.chosen.plan)
-        judged = judge(network, after, cut.analysis, dead, data, told, options.seed)
+        judged = judge(network, after, cut.analysis, cut.dead, data, told, options.seed)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         files = export_all(network, after, options.out, folder, told, clock)

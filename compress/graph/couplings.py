@@ -28,6 +28,10 @@ class Pin:
     why: str
     op: Op | None
 
+    def __str__(self) -> str:
+        """The reason and its place, in words."""
+        return self.why if self.op is None else f"{self.why}, {self.op.name} at {self.op.where}"
+
 
 @dataclass(slots=True)
 class Couplings:

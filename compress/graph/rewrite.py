@@ -133,7 +133,11 @@ def _select(bound: Bound, ins: Mapping[str, int], _: tuple[int, ...], sizes: Siz
     x = ins["self"]
     dim = wrap(int(bound["dim"]), len(sizes.shapes[x]))
     index = bound["index"]
-    return {"index": sizes.before(x, dim, index % sizes.shapes[x][dim])} if isinstance(index, int) else {}
+    mask = sizes.alive(x, dim)
+    if mask is None or not isinstance(index, int):
+        return {}
+    moved = sizes.before(x, dim, index % len(mask))
+    return {"index": moved - int(mask.sum()) if index < 0 else moved}
 
 
 def _conv(bound: Bound, ins: Mapping[str, int], _: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:

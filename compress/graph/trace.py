@@ -246,7 +246,7 @@ def _run(module: nn.Module, example: tuple[Any, ...], *, meta: bool) -> Trace:
     record.inputs = tuple(recorder.number(t) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor))
     with module_paths(module, recorder), recorder:
         if isinstance(module, fx.GraphModule):
-            with _reparametrize_module(module, used):
+            with _reparametrize_module(module, used, tie_weights=True):
                 out = _Nodes(module, recorder, meta=meta).run(*inputs)
         else:
             out = functional_call(module, used, inputs) if meta else module(*inputs)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.core.errors import PlanError
 from compress.core.registry import Registry
@@ -22,14 +22,13 @@ Scores = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Weights:
-    """The network's tensors by name, which of them are parameters, and which scale a BatchNorm.
+    """The network's tensors by name, and which of them scale a BatchNorm.
 
     Norms per index are computed once a (parameter, dimension) and remembered: densely connected networks read the same
     parameter from many groups.
     """
 
     tensors: Mapping[str, Tensor]
-    parameters: frozenset[str]
     norm_scales: frozenset[str]
     _cache: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict)
 
@@ -38,9 +37,9 @@ class Weights:
         key = (name, dim, order)
         if key not in self._cache:
             tensor = self.tensors[name].detach()
-            weight = tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1)
-            total = weight.abs().sum(1, dtype=torch.float64) if order == 1 else weight.square().sum(1, dtype=torch.float64)
-            self._cache[key] = total.cpu().numpy()
+            others = [d for d in range(tensor.dim()) if d != dim]
+            total = torch.linalg.vector_norm(tensor, order, dim=others) if others else tensor.abs()
+            self._cache[key] = total.double().cpu().numpy() ** order
         return self._cache[key]
 
 
@@ -71,7 +70,7 @@ def criterion(name: str, formula: str) -> Callable[[Function], Function]:
 
 def _kernels(group: Group, weights: Weights) -> list[Member]:
     """Members that are kernels (two dimensions or more); all parameters where the group has none."""
-    own = [m for m in group.members if m.parameter in weights.parameters]
+    own = [m for m in group.members if isinstance(weights.tensors[m.parameter], nn.Parameter)]
     kernels = [m for m in own if weights.tensors[m.parameter].dim() > 1]
     return kernels or own
 
@@ -99,14 +98,17 @@ def l2(group: Group, weights: Weights) -> np.ndarray:
     return _magnitude(group, weights, 2)
 
 
-@criterion("bn", "mean of |gamma| over the BatchNorm scales of the channel, compared over the whole network")
+@criterion("bn", "largest |gamma| over the BatchNorm scales of the channel, compared over the whole network")
 def bn(group: Group, weights: Weights) -> np.ndarray | None:
-    """s[c] = mean over BatchNorm layers of |gamma[c]|. Network slimming, Liu et al., ICCV 2017, arXiv:1708.06519."""
+    """s[c] = max over BatchNorm layers of |gamma[c]|. Network slimming, Liu et al., ICCV 2017, arXiv:1708.06519.
+
+    A residual stream passes several scales; one that is alive keeps the channel alive, so the largest speaks for it.
+    """
     scales = [m for m in group.members if m.parameter in weights.norm_scales]
     if not scales:
         return None
-    each = [np.abs(weights.norms(m.parameter, 0, 1)[m.indices]).mean(axis=1) for m in scales]
-    return np.mean(each, axis=0)  # type: ignore[no-any-return]
+    each = [np.abs(weights.norms(m.parameter, 0, 1)[m.indices]).max(axis=1) for m in scales]
+    return np.max(each, axis=0)  # type: ignore[no-any-return]
 
 
 def default_criterion(groups: Sequence[Group], weights: Weights) -> str:

@@ -7,7 +7,10 @@ import inspect
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+
+import numpy as np
 
 from compress.core.types import Scope
 from compress.importance import CRITERIA
@@ -46,17 +49,11 @@ def report_of(
 
 def _facts(cut: Cut, percent: float | None, scope: Scope, rounding: tuple[int, str]) -> CutFacts:
     chosen = cut.chosen
-    keep = chosen.plan.keep
-    component = cut.analysis.component
-    gone: set[int] = set()
-    for name, dims in keep.items():
-        for dim, kept in dims.items():
-            labels = cut.analysis.parameters[name][dim]
-            if labels is not None:
-                gone |= set(component[labels].tolist()) - set(component[labels[list(kept)]].tolist())
+    gone = np.zeros(cut.analysis.channels, dtype=bool)
+    gone[cut.analysis.component[cut.dead]] = True
     rows = []
     for group in cut.analysis.groups:
-        left = group.size - sum(int(channel) in gone for channel in group.labels)
+        left = int((~gone[group.labels]).sum())
         rows.append(GroupRow(group.name, group.size, left, "; ".join(group.pinned) or None))
     block, reason = rounding if chosen.criterion is not None else (1, "the plan's own widths")
     return CutFacts(
@@ -67,7 +64,7 @@ def _facts(cut: Cut, percent: float | None, scope: Scope, rounding: tuple[int, s
         round_to=block,
         round_reason=reason,
         channels=chosen.total,
-        removed=len(gone),
+        removed=int(gone.sum()),
         groups=tuple(rows),
     )
 
@@ -96,6 +93,7 @@ def _warnings(cut: Cut) -> tuple[str, ...]:
     return tuple(warnings)
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of what the figures depend on."""
     found = {"python": platform.python_version()}

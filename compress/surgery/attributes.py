@@ -94,6 +94,28 @@ def refresh_layers(module: nn.Module, changed: Iterable[str]) -> None:
                     break
 
 
+def refresh_bare_norms(module: nn.Module, analysis: Analysis, sizes: Sizes, number: int = 0) -> None:
+    """Set the sizes of normalisations that own no parameters, from what they were seen to normalise."""
+    for op in analysis.traces[number].ops:
+        bound = arguments(op) if "norm" in op.name else {}
+        layer = module.get_submodule(op.path) if bound and op.path else None
+        if layer is None or not isinstance(layer, _NORMS) or next(layer.parameters(), None) is not None:
+            continue
+        ins = {key: item.value for key, item in bound.items() if isinstance(item, Ref)}
+        changed = new_constants(op.name, bound, ins, op.outs, sizes)
+        if isinstance(layer, nn.GroupNorm):
+            layer.num_groups, layer.num_channels = changed.get("group", layer.num_groups), sizes.after(op.outs[0])[1]
+        elif isinstance(layer, nn.LayerNorm):
+            layer.normalized_shape = tuple(changed.get("normalized_shape", layer.normalized_shape))
+        elif op.outs and len(sizes.after(op.outs[0])) > 1 and layer.running_mean is None:
+            # Instance norm folds the batch into the channels, so the count is by proportion.
+            before, after = sizes.shapes[op.outs[0]][1], sizes.after(op.outs[0])[1]
+            layer.num_features = layer.num_features * after // before
+
+
+_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._NormBase)
+
+
 def facts(analysis: Analysis, sizes: Sizes, number: int = 0) -> Facts:
     """Per module path: every integer an operator was given or saw as an extent there -> what it becomes."""
     found: Facts = {}
@@ -174,9 +196,24 @@ def mismatch(analysis: Analysis, sizes: Sizes, after: Any, number: int = 0) -> s
         for a, b in zip(want.outs, have.outs, strict=False):
             if sizes.after(a) != after.shapes[b]:
                 return f"{want.name} gives {after.shapes[b]} instead of {sizes.after(a)}, in {want.where}"
+        wanted, given = _numbers(want, sizes), _numbers(have, None)
+        if wanted != given:
+            return f"{want.name} is given {given} instead of {wanted}, in {want.where}"
     if len(expected) != len(got):
         return f"runs {len(got)} operators, the original {len(expected)}"
     return None
+
+
+def _numbers(op: Op, sizes: Sizes | None) -> dict[str, Any]:
+    """The operator's plain numbers, after the cut where `sizes` is given; not those that its result's shape shows anyway."""
+    bound = arguments(op)
+    if sizes is not None:
+        ins = {key: item.value for key, item in bound.items() if isinstance(item, Ref)}
+        bound |= new_constants(op.name, bound, ins, op.outs, sizes)
+    return {key: item for key, item in bound.items() if key not in _SHOWN and isinstance(item, (int, float))}
+
+
+_SHOWN = ("start", "end", "length", "split_size", "N", "HxW")
 
 
 def _counts(op: Op) -> bool:

@@ -14,19 +14,33 @@ from compress.graph.analyse import Analysis
 from compress.graph.rewrite import Sizes
 
 
-def plan_of(analysis: Analysis, channels: Iterable[int]) -> Plan:
-    """Return the plan that takes away these channels (numbers as in `Group.labels`)."""
-    gone = np.zeros(int(analysis.component.max()) + 1, dtype=bool)
-    gone[np.fromiter(channels, dtype=np.int64)] = True
-    keep: dict[str, dict[int, tuple[int, ...]]] = {}
+Kept = Mapping[str, Mapping[int, np.ndarray]]
+_OWN = "replay a plan on the network that it was made for"
+
+
+def dead_of(analysis: Analysis, channels: np.ndarray) -> np.ndarray:
+    """Boolean array over labels: True where these channels (numbers as in `Group.labels`) own the label."""
+    gone = np.zeros(analysis.channels, dtype=bool)
+    gone[channels] = True
+    return gone[analysis.component]
+
+
+def kept_indices(analysis: Analysis, dead: np.ndarray) -> Kept:
+    """What stays of every parameter dimension that loses something."""
+    keep: dict[str, dict[int, np.ndarray]] = {}
     for name, dims in analysis.parameters.items():
         for dim, labels in enumerate(dims):
-            if labels is None:
-                continue
-            dead = gone[analysis.component[labels]]
-            if dead.any():
-                keep.setdefault(name, {})[dim] = tuple(np.flatnonzero(~dead).tolist())
-    return Plan(keep, analysis.attention)
+            if labels is not None:
+                gone = dead[labels[0] : labels[-1] + 1]  # a dimension's labels are consecutive
+                if gone.any():
+                    keep.setdefault(name, {})[dim] = np.flatnonzero(~gone)
+    return keep
+
+
+def plan_of(analysis: Analysis, channels: Iterable[int]) -> Plan:
+    """Return the plan that takes away these channels (numbers as in `Group.labels`)."""
+    kept = kept_indices(analysis, dead_of(analysis, np.fromiter(channels, dtype=np.int64)))
+    return Plan({n: {d: tuple(k.tolist()) for d, k in dims.items()} for n, dims in kept.items()}, analysis.attention)
 
 
 def dead_labels(analysis: Analysis, plan: Plan) -> np.ndarray:
@@ -34,35 +48,39 @@ def dead_labels(analysis: Analysis, plan: Plan) -> np.ndarray:
 
     Raises PlanError where the plan names what the network does not have, empties a dimension, or would tear a channel apart.
     """
-    gone = np.zeros(int(analysis.component.max()) + 1, dtype=bool)
+    gone = np.zeros(analysis.channels, dtype=bool)
     for name, dims in plan.keep.items():
         shape = analysis.shapes.get(name)
         if shape is None:
-            raise PlanError(f"the plan cuts {name!r}, which the network does not have", fix="use the network it was made for")
+            raise PlanError(f"the plan cuts {name!r}, which the network does not have", fix=_OWN)
         for dim, kept in dims.items():
             size = shape[dim] if 0 <= dim < len(shape) else 0
-            if not kept or min(kept) < 0 or max(kept) >= size or list(kept) != sorted(set(kept)):
-                raise PlanError(f"the plan keeps {len(kept)} indices of dimension {dim} of {name}, of shape {shape}: not a valid subset")
+            array = np.array(kept, dtype=np.int64)
+            if not len(array) or array[0] < 0 or array[-1] >= size or (np.diff(array) <= 0).any():
+                what = f"the plan keeps {len(kept)} indices of dimension {dim} of {name}, of shape {shape}"
+                raise PlanError(f"{what}: not a rising choice of its indices", fix=_OWN)
             labels = analysis.parameters[name][dim]
             if labels is not None:
-                gone[np.delete(analysis.component[labels], list(kept))] = True
+                gone[np.delete(analysis.component[labels], array)] = True
     if gone[analysis.component[0]]:
-        raise PlanError("the plan removes what is tied to the network's inputs or outputs", fix="make the plan for this network")
-    made = plan_of(analysis, np.flatnonzero(gone))
-    if {n: dict(d) for n, d in made.keep.items()} != {n: dict(d) for n, d in plan.keep.items()}:
-        name = next(n for n in {**made.keep, **plan.keep} if dict(made.keep.get(n, {})) != dict(plan.keep.get(n, {})))
-        raise PlanError(f"the plan tears channels apart: {name} would not fit what reads or feeds it", fix="make the plan for this network")
-    return gone[analysis.component]
+        raise PlanError("the plan removes what is tied to the network's inputs or outputs", fix=_OWN)
+    dead: np.ndarray = gone[analysis.component]
+    made = kept_indices(analysis, dead)
+    for name in {**made, **plan.keep}:
+        one, two = made.get(name, {}), plan.keep.get(name, {})
+        if one.keys() != two.keys() or any(not np.array_equal(one[d], two[d]) for d in one):
+            raise PlanError(f"the plan tears channels apart: {name} would not fit what reads or feeds it", fix=_OWN)
+    return dead
 
 
-def kept_tensors(tensors: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
-    """Copies of the tensors with only the kept indices; a tensor that the plan does not name is copied whole."""
+def kept_tensors(tensors: Mapping[str, Tensor], kept: Kept) -> dict[str, Tensor]:
+    """Copies of the tensors with only the kept indices; a tensor that `kept` does not name is copied whole."""
     out = {}
     for name, tensor in tensors.items():
         new = tensor.detach()
-        for dim, kept in plan.keep.get(name, {}).items():
-            new = new.index_select(dim, torch.tensor(kept, device=new.device))
-        out[name] = new.clone(memory_format=torch.preserve_format) if new.data_ptr() == tensor.data_ptr() else new
+        for dim, indices in kept.get(name, {}).items():
+            new = new.index_select(dim, torch.from_numpy(indices).to(new.device))
+        out[name] = new if name in kept else new.clone(memory_format=torch.preserve_format)
     return out
 
 

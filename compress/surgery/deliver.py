@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import fx, nn
 
 from compress.core.errors import ExactnessError
 from compress.core.types import Plan, Verdict
 from compress.graph.analyse import Analysis
-from compress.surgery.cut import dead_labels
 from compress.surgery.module import cut_module
 from compress.surgery.program import cut_graph, graph_of
 from compress.surgery.verify import verify as check
@@ -31,6 +31,7 @@ def deliver(
     example: tuple[Any, ...],
     analysis: Analysis,
     plan: Plan,
+    dead: np.ndarray,
     *,
     verify: bool = True,
     as_graph: bool = False,
@@ -38,13 +39,12 @@ def deliver(
 ) -> Delivered:
     """Cut `module` as planned and check it against the masked original; the input module is left untouched.
 
-    `as_graph` skips the attempt with the user's own class. Raises ExactnessError where no form of the cut network computes what
+    `dead` are the labels that the plan takes away. `as_graph` skips the attempt with the user's own class. Raises ExactnessError where no form of the cut network computes what
     the masked original computes, TraceError where a graph is needed and the network cannot be exported.
     """
-    dead = dead_labels(analysis, plan)
     why = "it was loaded as a graph" if isinstance(module, fx.GraphModule) else "as saved"
     if not as_graph and not isinstance(module, fx.GraphModule):
-        cut = cut_module(module, example, analysis, plan, dead)
+        cut = cut_module(module, example, analysis, dead)
         if cut.why_not is None:
             verdict = check(module, cut.module, example, analysis, dead) if verify else None
             if verdict is None or verdict.exact:

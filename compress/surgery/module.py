@@ -12,11 +12,10 @@ import torch
 from torch import nn
 
 from compress.core.errors import TraceError
-from compress.core.types import Plan
 from compress.graph.analyse import Analysis
 from compress.graph.trace import tensors_of, trace
-from compress.surgery.attributes import facts, mismatch, refresh_layers, repair
-from compress.surgery.cut import kept_tensors, sizes_after
+from compress.surgery.attributes import facts, mismatch, refresh_bare_norms, refresh_layers, repair
+from compress.surgery.cut import Kept, kept_indices, kept_tensors, sizes_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +27,19 @@ class CutModule:
     why_not: str | None
 
 
-def sliced_copy(module: nn.Module, plan: Plan) -> nn.Module:
+def sliced_copy(module: nn.Module, kept: Kept) -> nn.Module:
     """Copy `module` with only the kept indices of every parameter and buffer; the original is never copied whole."""
     tensors = tensors_of(module)
     parameters = dict(module.named_parameters())
     memo: dict[int, Any] = {}
-    for name, new in kept_tensors(tensors, plan).items():
+    for name, new in kept_tensors(tensors, kept).items():
         old = tensors[name]
         if name in parameters:
             memo[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad)
         else:
             memo[id(old)] = new
     twin = _twin(module, memo)
-    refresh_layers(twin, plan.keep)
+    refresh_layers(twin, kept)
     return twin
 
 
@@ -76,18 +75,18 @@ def _twin(module: nn.Module, memo: dict[int, Any]) -> Any:
     return twin
 
 
-def cut_module(
-    module: nn.Module, example: tuple[Any, ...], analysis: Analysis, plan: Plan, dead: np.ndarray
-) -> CutModule:
-    """Cut `module` as planned, and try to make its code follow; the input module is left untouched."""
-    sizes = sizes_after(analysis, dead)
-    twin = sliced_copy(module, plan)
+def cut_module(module: nn.Module, example: tuple[Any, ...], analysis: Analysis, dead: np.ndarray) -> CutModule:
+    """Take the dead labels away from `module`, and try to make its code follow; the input module is left untouched."""
+    sizes, kept = sizes_after(analysis, dead), kept_indices(analysis, dead)
+    twin = sliced_copy(module, kept)
+    refresh_bare_norms(twin, analysis, sizes)
     problem = _problem(twin, example, analysis, sizes)
     if problem is None:
         return CutModule(twin, {}, None)
     known = facts(analysis, sizes)
     for bold in (False, True):
-        attempt = sliced_copy(module, plan)
+        attempt = sliced_copy(module, kept)
+        refresh_bare_norms(attempt, analysis, sizes)
         repaired = repair(attempt, known, bold=bold)
         if repaired and _problem(attempt, example, analysis, sizes) is None:
             return CutModule(attempt, repaired, None)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from compress.budget.blocks import Limits
@@ -15,9 +16,8 @@ from compress.core.errors import PlanError, UsageError
 from compress.core.types import Attention, Costs, Group, Plan, Scope
 from compress.graph.analyse import Analysis, analyse
 from compress.graph.costs import costs, norm_scales
-from compress.graph.trace import tensors_of
 from compress.importance import Weights, default_criterion, score
-from compress.surgery.cut import dead_labels, plan_of, sizes_after
+from compress.surgery.cut import dead_labels, dead_of, plan_of, sizes_after
 from compress.surgery.deliver import Delivered, deliver
 
 
@@ -58,6 +58,7 @@ class Cut:
     delivered: Delivered
     chosen: Chosen
     analysis: Analysis
+    dead: np.ndarray
     before: Costs
     after: Costs
 
@@ -74,26 +75,28 @@ def cut_network(
         analysis = analyse(module, example, attention=attention)
         groups = analysis.prunable
     with clock.stage("plan"):
-        chosen = _replayed(options.plan, groups) if options.plan is not None else _chosen(module, analysis, groups, options)
-        dead = dead_labels(analysis, chosen.plan)
+        if options.plan is not None:
+            chosen, dead = _replayed(options.plan, analysis)
+        else:
+            chosen, dead = _chosen(analysis, groups, options)
     with clock.stage("cut and verify" if options.verify else "cut"):
-        delivered = deliver(module, example, analysis, chosen.plan, verify=options.verify, dynamic_batch=dynamic_batch)
+        delivered = deliver(module, example, analysis, chosen.plan, dead, verify=options.verify, dynamic_batch=dynamic_batch)
     before = costs(module, analysis.traces[0])
     after = costs(delivered.module, analysis.traces[0], sizes_after(analysis, dead))
-    return Cut(delivered, chosen, analysis, before, after)
+    return Cut(delivered, chosen, analysis, dead, before, after)
 
 
-def _replayed(plan: Plan, groups: Sequence[Group]) -> Chosen:
+def _replayed(plan: Plan, analysis: Analysis) -> tuple[Chosen, np.ndarray]:
     if not plan.keep:
         raise PlanError("the plan removes nothing", fix="replay a plan that --plan-out wrote")
-    return Chosen(plan, None, sum(g.size for g in groups))
+    return Chosen(plan, None, sum(g.size for g in analysis.prunable)), dead_labels(analysis, plan)
 
 
-def _chosen(module: nn.Module, analysis: Analysis, groups: Sequence[Group], options: CutOptions) -> Chosen:
+def _chosen(analysis: Analysis, groups: Sequence[Group], options: CutOptions) -> tuple[Chosen, np.ndarray]:
     assert options.percent is not None
-    parameters = frozenset(n for n, _ in module.named_parameters())
-    weights = Weights(tensors_of(module), parameters, norm_scales(analysis.traces))
+    weights = Weights(analysis.tensors, norm_scales(analysis.traces))
     name = options.importance or default_criterion(groups, weights)
     scores, unjudged = score(groups, weights, name)
     choice = choose(groups, scores, options.percent, options.scope, options.limits)
-    return Chosen(plan_of(analysis, choice.channels), name, choice.total, unjudged)
+    chosen = Chosen(plan_of(analysis, choice.channels), name, choice.total, unjudged)
+    return chosen, dead_of(analysis, choice.channels)

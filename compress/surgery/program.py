@@ -19,7 +19,7 @@ from compress.core.errors import TraceError
 from compress.core.types import Plan
 from compress.graph.analyse import Analysis, analyse
 from compress.graph.rewrite import Scaled, new_constants
-from compress.surgery.cut import dead_labels, sizes_after
+from compress.surgery.cut import dead_labels, kept_indices, sizes_after
 from compress.surgery.module import sliced_copy
 
 
@@ -86,8 +86,9 @@ def cut_graph(graph: fx.GraphModule, example: tuple[Any, ...], plan: Plan) -> tu
     """
     analysis = analyse(graph, example, attention=plan.attention)
     known = {name: dims for name, dims in plan.keep.items() if name in analysis.shapes}
-    sizes = sizes_after(analysis, dead_labels(analysis, Plan(known, plan.attention)))
-    twin = sliced_copy(graph, Plan(known, plan.attention))
+    dead = dead_labels(analysis, Plan(known, plan.attention))
+    sizes = sizes_after(analysis, dead)
+    twin = sliced_copy(graph, kept_indices(analysis, dead))
     assert isinstance(twin, fx.GraphModule)
     numbers = analysis.traces[0].nodes
     for node in list(twin.graph.nodes):

@@ -78,9 +78,9 @@ class Silence(Recorder):
         """`dead[label]` is True where the label leaves; `names` maps id(tensor) to parameter names."""
         super().__init__(Trace(on_meta=False), names)
         self.analysis = analysis
-        self.dead = dead
         self.couplings = Couplings(analysis.attention, self.trace.shapes)
         self.couplings.count = self.couplings.parameter_labels = analysis.couplings.parameter_labels
+        self.dead = dead[: self.couplings.count].copy()
 
     def number(self, tensor: Tensor) -> int:
         """Number the tensor; a parameter brings its labels."""
@@ -94,9 +94,17 @@ class Silence(Recorder):
         return value
 
     def _dies(self, labels: np.ndarray) -> np.ndarray:
-        """Labels that the run itself made (constants) never die; they meet parameters' labels that do."""
-        inside = labels < self.couplings.parameter_labels
-        return np.where(inside, self.dead[np.where(inside, labels, 0)], False)  # noqa: FBT003
+        """Labels that the run itself made (constants, padding) live until they are tied to one that leaves."""
+        if len(self.dead) < self.couplings.count:
+            self.dead = np.pad(self.dead, (0, self.couplings.count - len(self.dead)))
+        dies: np.ndarray = self.dead[labels]
+        return dies
+
+    def _spread(self) -> None:
+        """Let the labels that the run made follow those that they were tied to."""
+        for one, two in self.couplings.ties:
+            both = self._dies(one) | self._dies(two)
+            self.dead[one[both]] = self.dead[two[both]] = True
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -112,6 +120,7 @@ class Silence(Recorder):
         op.outs = tuple(self.number(t) for t in self._tensors(out))
         before = len(self.couplings.statistics)
         apply_rule(self.couplings, op)
+        self._spread()
         if len(self.couplings.statistics) > before:
             out = self._over_kept(op, func, args, kwargs, out)
         self.couplings.ties.clear()
@@ -144,9 +153,7 @@ class Silence(Recorder):
                 masks[at] = (dim, dead)
 
         if kind in ("convolution", "convolution_overrideable", "_convolution"):
-            transposed, groups = bool(op.args[6]), int(op.args[8])
-            if groups == 1 or not transposed:
-                read(1, 0 if transposed else 1)
+            read(1, 0 if op.args[6] else 1)
         elif kind in ("mm", "addmm", "bmm", "baddbmm"):
             left = 1 if kind in ("addmm", "baddbmm") else 0
             batch = 1 if kind in ("bmm", "baddbmm") else 0
@@ -171,11 +178,8 @@ class Silence(Recorder):
     def _over_kept(self, op: Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         """Run the operator on the kept indices only, and put the result back in place; zeros elsewhere."""
         layouts = {v: self.couplings.layout(v) for v in (*operands(op), *op.outs)}
-        top = max((int(a.max()) for blocks in layouts.values() for _, a in blocks), default=0)
-        dead = np.zeros(max(top + 1, len(self.dead)), dtype=bool)
-        dead[: len(self.dead)] = self.dead
-        dead[self.couplings.parameter_labels :] = False
-        sizes = Sizes(self.trace.shapes, layouts, dead)
+        self._dies(np.zeros(0, np.int64))  # grow
+        sizes = Sizes(self.trace.shapes, layouts, self.dead)
 
         def small(item: Any, given: Any) -> Any:
             if isinstance(given, Ref):

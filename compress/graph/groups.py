@@ -1,0 +1,138 @@
+"""Components -> groups: channels that occupy the same parameter dimensions, named after the layer that makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress.core.types import Group, Member
+from compress.graph.couplings import Pin
+
+if TYPE_CHECKING:
+    from compress.graph.analyse import Analysis
+
+
+def pinned_components(analysis: Analysis) -> np.ndarray:
+    """Boolean array over components: True where something in it must stay."""
+    fixed = np.zeros(analysis.channels, dtype=bool)
+    fixed[analysis.component[0]] = True
+    for pin in analysis.couplings.pins:
+        fixed[analysis.component[pin.labels]] = True
+    for name in analysis.unused:
+        for labels in analysis.parameters[name]:
+            if labels is not None:
+                fixed[analysis.component[labels]] = True
+    return fixed
+
+
+def find_groups(analysis: Analysis) -> tuple[Group, ...]:
+    """Gather the channels of every component into groups, in the order of the network's parameters."""
+    slots, slot, position, comp = _incidence(analysis)
+    if not slots:
+        return ()
+    # Channels with the same parameter dimensions, equally often, have the same sum of random 64-bit words.
+    words = np.random.default_rng(0).integers(1, 2**63, size=len(slots), dtype=np.uint64)
+    signature = np.zeros(analysis.channels, dtype=np.uint64)
+    np.add.at(signature, comp, words[slot])
+    fixed = pinned_components(analysis)
+    signature[fixed] ^= np.uint64(1 << 63)  # pinned channels never share a group with free ones
+    order = np.lexsort((position, slot, comp))
+    slot, position, comp = slot[order], position[order], comp[order]
+    starts = np.flatnonzero(np.r_[True, comp[1:] != comp[:-1]])
+    lengths = np.diff(np.r_[starts, len(comp)])
+    channels = comp[starts]
+    _, first, inverse = np.unique(signature[channels], return_index=True, return_inverse=True)
+    by_group = np.argsort(inverse, kind="stable")
+    ends = np.cumsum(np.bincount(inverse))
+    reads, reasons = _reading(analysis), _Reasons(analysis)
+    groups = []
+    for g in np.argsort(first, kind="stable"):
+        members = by_group[ends[g - 1] if g else 0 : ends[g]]
+        rows = starts[members][:, None] + np.arange(lengths[members[0]])  # equal signatures have equal lengths
+        parts = _members(analysis, slots, slot[rows[0]], position[rows], reads)
+        ids = channels[members]
+        why = reasons.of(ids, parts) if fixed[ids[0]] else ()
+        groups.append(Group(_name(parts), parts, ids, why))
+    return tuple(_unique(groups))
+
+
+def _incidence(analysis: Analysis) -> tuple[list[tuple[str, int]], np.ndarray, np.ndarray, np.ndarray]:
+    """Every labelled index of every parameter: the slots (name, dim), and per index its slot, position, component."""
+    slots, sizes, every = [], [], []
+    for name, dims in analysis.parameters.items():
+        for dim, labels in enumerate(dims):
+            if labels is not None:
+                slots.append((name, dim))
+                sizes.append(len(labels))
+                every.append(labels)
+    if not slots:
+        empty = np.zeros(0, np.int64)
+        return [], empty, empty, empty
+    slot = np.repeat(np.arange(len(slots)), sizes)
+    position = np.arange(len(slot)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return slots, slot, position, analysis.component[np.concatenate(every)]
+
+
+def _members(
+    analysis: Analysis, slots: Sequence[tuple[str, int]], here: np.ndarray, positions: np.ndarray, reads: np.ndarray
+) -> tuple[Member, ...]:
+    """`here` are the slots of one channel, sorted; `positions` (channels, slots) the indices of all of them."""
+    bounds = [*np.flatnonzero(np.r_[True, here[1:] != here[:-1]]).tolist(), len(here)]
+    parts = []
+    for a, b in zip(bounds, bounds[1:], strict=False):
+        name, dim = slots[int(here[a])]
+        labels = analysis.parameters[name][dim]
+        assert labels is not None
+        indices = positions[:, a:b]
+        parts.append(Member(name, dim, indices, produces=not bool(reads[labels[indices[0, 0]]])))
+    return tuple(parts)
+
+
+def _reading(analysis: Analysis) -> np.ndarray:
+    reads = np.zeros(analysis.couplings.count, dtype=bool)
+    for labels in analysis.couplings.consumed:
+        reads[labels] = True
+    return reads
+
+
+def _name(parts: Sequence[Member]) -> str:
+    """Name a group after the first layer that produces its channels."""
+    first = next((m for m in parts if m.produces), parts[0])
+    return first.parameter.rpartition(".")[0] or first.parameter
+
+
+def _unique(groups: Sequence[Group]) -> list[Group]:
+    seen: dict[str, int] = {}
+    named = []
+    for group in groups:
+        times = seen[group.name] = seen.get(group.name, 0) + 1
+        name = group.name if times == 1 else f"{group.name}#{times}"
+        named.append(Group(name, group.members, group.labels, group.pinned))
+    return named
+
+
+class _Reasons:
+    """Finds why pinned channels stay; the first pin of a channel speaks for it."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        self.unused = set(analysis.unused)
+        self.pins = analysis.couplings.pins
+        self.first = np.full(analysis.channels, -1)
+        for i in reversed(range(len(self.pins))):
+            self.first[analysis.component[self.pins[i].labels]] = i
+
+    def of(self, channels: np.ndarray, parts: Sequence[Member]) -> tuple[str, ...]:
+        """Reasons in words, at most three."""
+        texts: dict[str, None] = {}
+        for i in np.unique(self.first[channels]):
+            if i >= 0:
+                texts[_told(self.pins[i])] = None
+        if any(m.parameter in self.unused for m in parts):
+            texts["no forward pass reads it"] = None
+        return tuple(texts)[:3] or ("tied to a fixed dimension",)
+
+
+def _told(pin: Pin) -> str:
+    return pin.why if pin.op is None else f"{pin.why}, {pin.op.name} at {pin.op.where}"
