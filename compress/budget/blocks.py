@@ -1,7 +1,7 @@
 """Channels leave in blocks, so that widths stay at multiples of what the runtime's kernels work in.
 
-Within a group channels are sorted by score; the least important ones form the first block, whose size brings the width to a
-multiple, and every further block has the size of one multiple. With multiples of 1 every channel is a block.
+Within a group channels are sorted by score; the least important ones form the first block, whose size brings the width
+to a multiple, and every further block has the size of one multiple. With multiples of 1 every channel is a block.
 """
 
 from __future__ import annotations

@@ -27,9 +27,10 @@ ParameterLabels = Mapping[str, tuple[np.ndarray | None, ...]]
 class Analysis:
     """What the graph stage knows about a network.
 
-    `tensors` are the network's own parameters and buffers, `parameters` holds the labels of every parameter and buffer, an array a dimension (None: size 1). `component[label]` is the
-    channel a label belongs to; component of label 0 is fixed. `couplings` and `traces` are one a pass (evaluation
-    first, then training where some parameters are used only there). `unknown` names operators without a rule.
+    `tensors` are the network's own parameters and buffers, `parameters` holds the labels of every parameter and
+    buffer, an array a dimension (None: size 1). `component[label]` is the channel a label belongs to; component of
+    label 0 is fixed. `couplings` and `traces` are one a pass (evaluation first, then training where some parameters
+    are used only there). `unknown` names operators without a rule.
     """
 
     attention: Attention
@@ -90,7 +91,7 @@ def analyse(module: nn.Module, example: tuple[Any, ...], *, attention: Attention
     if unused:  # auxiliary heads run in training only, and read channels too
         try:
             traces.append(trace(module, example, train=True))
-        except Exception:  # noqa: BLE001, S110 - what cannot be run cannot be coupled: reported as unused below
+        except Exception:  # noqa: BLE001 - what cannot be run cannot be coupled: reported as unused below
             pass
     return _analyse(tensors, traces, attention)
 
@@ -116,13 +117,15 @@ def _analyse(tensors: Mapping[str, Tensor], traces: Sequence[Trace], attention: 
         for out in recorded.outputs:
             couplings.fix_all(out, "output of the network")
         layouts.append(couplings.layouts)
-    component = _settle(couplings)
+    component = settle(couplings)
     unused = tuple(name for name in tensors if name not in used and tensors[name].dim() > 0)
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
-    return Analysis(attention, tensors, labels, shapes, component, tuple(traces), tuple(layouts), couplings, unknown, unused)
+    return Analysis(
+        attention, tensors, labels, shapes, component, tuple(traces), tuple(layouts), couplings, unknown, unused
+    )
 
 
-def _settle(c: Couplings) -> np.ndarray:
+def settle(c: Couplings) -> np.ndarray:
     """Connect what is tied; where a split channel block would not stay rectangular, tie until it does."""
     component = _components(c)
     pending = {array.tobytes(): array for array in c.splits}

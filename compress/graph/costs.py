@@ -1,6 +1,7 @@
 """MACs of a recorded forward pass, operator by operator, before a cut and after it.
 
-MACs are multiply-accumulates of convolution, linear, matrix product and attention for one input (batch size 1); FLOPs are twice that.
+MACs are multiply-accumulates of convolution, linear, matrix product and attention for one input (batch size 1); FLOPs
+are twice that.
 """
 
 from __future__ import annotations
@@ -82,5 +83,3 @@ def norm_scales(traces: tuple[Trace, ...]) -> frozenset[str]:
                 if isinstance(weight, Ref) and weight.value in names:
                     found.add(names[weight.value])
     return frozenset(found)
-
-

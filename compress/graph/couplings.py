@@ -2,8 +2,8 @@
 
 A tensor's labels are *blocks*: a block is a set of dimensions and an int64 array over them, one label per index.
 Label 0 is fixed. Dimensions in no block are fixed throughout. Nearly every block has one dimension; a block of several
-appears where a view splits labelled channels ((heads * width) -> heads, width), and lives until an operator needs one of
-its dimensions for itself: then that operator decides which dimension carries the labels, and ties over the others.
+appears where a view splits labelled channels ((heads * width) -> heads, width), and lives until an operator needs one
+of its dimensions for itself: then that operator decides which dimension carries the labels, and ties over the others.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Couplings:
     pins: list[Pin] = field(default_factory=list)
     splits: list[np.ndarray] = field(default_factory=list)
     consumed: list[np.ndarray] = field(default_factory=list)
+    maps: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     statistics: list[Op] = field(default_factory=list)
     count: int = 1
     parameter_labels: int = 1
@@ -150,10 +151,12 @@ class Couplings:
         for _, array in self.layouts.get(value, ()):
             self.pin(array, why)
 
-    def consumes(self, labels: np.ndarray | None) -> None:
-        """Remember that a weight reads channels through these labels (its input dimension)."""
+    def consumes(self, labels: np.ndarray | None, makes: np.ndarray | None = None) -> None:
+        """Remember that a weight reads channels through these labels (its input dimension), and which channels it makes."""
         if labels is not None:
             self.consumed.append(labels.ravel())
+            if makes is not None:
+                self.maps.append((labels.ravel(), makes.ravel()))
 
     def uses_statistics(self) -> None:
         """Remember that the current operator takes statistics over labelled dimensions."""

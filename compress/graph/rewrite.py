@@ -1,6 +1,7 @@
 """What an operator's constants become when labels leave: the sizes in a view, the bounds of a slice, the number of groups.
 
-One function for the operators of the dispatcher and those of an exported program: constants are found by their schema names.
+One function for the operators of the dispatcher and those of an exported program: constants are found by their schema
+names.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def whole_groups(groups: int, each_in: int) -> bool:
     return groups > 1 and groups >= each_in
 
 
-def new_constants(name: str, bound: Bound, ins: Mapping[str, int], outs: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:
+def new_constants(
+    name: str, bound: Bound, ins: Mapping[str, int], outs: tuple[int, ...], sizes: Sizes
+) -> dict[str, Any]:
     """Return the arguments of the operator `name` that must change, by schema name.
 
     `bound` holds its arguments, `ins` the value numbers of its tensor arguments by schema name, `outs` of its results.

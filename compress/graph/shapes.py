@@ -1,7 +1,7 @@
 """Output shapes of the operators that networks are mostly made of, on meta tensors.
 
-PyTorch's own meta kernels for these run through Python decompositions, and would be most of an analysis' time. What is not here
-asks PyTorch.
+PyTorch's own meta kernels for these run through Python decompositions, and would be most of an analysis' time. What is
+not here asks PyTorch.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _convolution(
     stride: list[int],
     padding: list[int],
     dilation: list[int],
-    transposed: bool,  # noqa: FBT001 - the schema's order
+    transposed: bool,
     _output_padding: list[int],
     groups: int,
 ) -> Any:

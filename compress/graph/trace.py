@@ -223,7 +223,7 @@ def trace(module: nn.Module, example: tuple[Any, ...], *, train: bool = False) -
         set_mode(module, train=train)
         try:
             return _run(module, example, meta=True)
-        except Exception:  # noqa: BLE001 - whatever meta tensors cannot do, real ones are asked
+        except Exception:
             if train:
                 raise  # a training pass on real tensors would move the running statistics
         try:
@@ -268,7 +268,9 @@ class _Nodes(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """Run one node, with the module it was traced in as the path."""
         stack = n.meta.get("nn_module_stack")
-        self.recorder.path.append(str(next(reversed(stack.values()))[0]).removeprefix("L['self'].") if stack else n.name)
+        self.recorder.path.append(
+            str(next(reversed(stack.values()))[0]).removeprefix("L['self'].") if stack else n.name
+        )
         result = super().run_node(n)
         self.recorder.path.pop()
         self.recorder.trace.nodes[n.name] = pytree.tree_map_only(Tensor, self.recorder.number, result)

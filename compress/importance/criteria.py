@@ -1,7 +1,8 @@
 """What a criterion is, and the table of them. A score is (channels,) float64; larger means keep.
 
-Normalisation: `bn` scores are the scales themselves, comparable over the network as network slimming compares them. Magnitudes
-depend on a layer's fan-in, so `l1` and `l2` are divided by their mean over the group before they are compared across groups.
+Normalisation: `bn` scores are the scales themselves, comparable over the network as network slimming compares them.
+Magnitudes depend on a layer's fan-in, so `l1` and `l2` are divided by their mean over the group before they are
+compared across groups.
 """
 
 from __future__ import annotations
@@ -86,13 +87,17 @@ def _magnitude(group: Group, weights: Weights, order: int) -> np.ndarray:
     return total / mean if mean > 0 else total
 
 
-@criterion("l1", "sum of |w| over the channel's slice of every kernel that makes or reads it, relative to the group's mean")
+@criterion(
+    "l1", "sum of |w| over the channel's slice of every kernel that makes or reads it, relative to the group's mean"
+)
 def l1(group: Group, weights: Weights) -> np.ndarray:
     """s[c] = mean over kernels of sum|w[c]| / mean_c sum|w[c]|. After Li et al., ICLR 2017, arXiv:1608.08710."""
     return _magnitude(group, weights, 1)
 
 
-@criterion("l2", "Euclidean norm of the channel's slice of every kernel that makes or reads it, relative to the group's mean")
+@criterion(
+    "l2", "Euclidean norm of the channel's slice of every kernel that makes or reads it, relative to the group's mean"
+)
 def l2(group: Group, weights: Weights) -> np.ndarray:
     """s[c] = mean over kernels of |w[c]|_2 / mean_c |w[c]|_2; grouped as in DepGraph, Fang et al., CVPR 2023."""
     return _magnitude(group, weights, 2)
@@ -132,5 +137,7 @@ def score(groups: Sequence[Group], weights: Weights, name: str) -> tuple[Scores,
         else:
             scores[group.name] = got
     if groups and not scores:
-        raise PlanError(f"importance {name!r} cannot judge any group: the network has no BatchNorm", fix="use --importance l2")
+        raise PlanError(
+            f"importance {name!r} cannot judge any group: the network has no BatchNorm", fix="use --importance l2"
+        )
     return scores, tuple(left)

@@ -1,7 +1,7 @@
 """Bring a layer's attributes in line with its parameters: PyTorch's own layers by their meaning, others by what changed.
 
-A user's module may hold sizes of its own (`self.num_heads = 12`). Those are repaired from the facts that the graph gives: every
-constant of an operator that ran in that module, before and after.
+A user's module may hold sizes of its own (`self.num_heads = 12`). Those are repaired from the facts that the graph
+gives: every constant of an operator that ran in that module, before and after.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ def _subtree(found: Facts, path: str) -> dict[Any, set[Any]]:
 def repair(module: nn.Module, found: Facts, *, bold: bool) -> dict[str, tuple[Any, Any]]:
     """Change integer attributes of the user's own modules to what the facts say; return path.attribute -> (old, new).
 
-    Where a number became several (768 stayed here and shrank there) it is left alone, or with `bold` becomes the one that differs.
+    Where a number became several (768 stayed here and shrank there) it is left alone, or with `bold` becomes the one
+    that differs.
     """
     done: dict[str, tuple[Any, Any]] = {}
     for path, inner in module.named_modules():

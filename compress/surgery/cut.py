@@ -13,7 +13,6 @@ from compress.core.types import Plan
 from compress.graph.analyse import Analysis
 from compress.graph.rewrite import Sizes
 
-
 Kept = Mapping[str, Mapping[int, np.ndarray]]
 _OWN = "replay a plan on the network that it was made for"
 
@@ -46,7 +45,8 @@ def plan_of(analysis: Analysis, channels: Iterable[int]) -> Plan:
 def dead_labels(analysis: Analysis, plan: Plan) -> np.ndarray:
     """Boolean array over labels: True where the plan takes the label away.
 
-    Raises PlanError where the plan names what the network does not have, empties a dimension, or would tear a channel apart.
+    Raises PlanError where the plan names what the network does not have, empties a dimension, or would tear a channel
+    apart.
     """
     gone = np.zeros(analysis.channels, dtype=bool)
     for name, dims in plan.keep.items():

@@ -39,8 +39,9 @@ def deliver(
 ) -> Delivered:
     """Cut `module` as planned and check it against the masked original; the input module is left untouched.
 
-    `dead` are the labels that the plan takes away. `as_graph` skips the attempt with the user's own class. Raises ExactnessError where no form of the cut network computes what
-    the masked original computes, TraceError where a graph is needed and the network cannot be exported.
+    `dead` are the labels that the plan takes away. `as_graph` skips the attempt with the user's own class. Raises
+    ExactnessError where no form of the cut network computes what the masked original computes, TraceError where a
+    graph is needed and the network cannot be exported.
     """
     why = "it was loaded as a graph" if isinstance(module, fx.GraphModule) else "as saved"
     if not as_graph and not isinstance(module, fx.GraphModule):

@@ -36,9 +36,13 @@ class CutOptions:
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         if self.plan is None and self.percent is None:
-            raise UsageError("say how much to remove", fix="--percent 0.5 removes half of the channels; --plan replays a plan")
+            raise UsageError(
+                "say how much to remove", fix="--percent 0.5 removes half of the channels; --plan replays a plan"
+            )
         if self.percent is not None and not 0 <= self.percent < 1:
-            raise UsageError(f"--percent must be in [0, 1), got {self.percent:g}", fix="0.5 removes half of the channels")
+            raise UsageError(
+                f"--percent must be in [0, 1), got {self.percent:g}", fix="0.5 removes half of the channels"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,8 @@ def cut_network(
 ) -> Cut:
     """Cut `module`, which is left untouched.
 
-    Raises PlanError where nothing can leave, ExactnessError where the cut is not exact, TraceError where the network does not run.
+    Raises PlanError where nothing can leave, ExactnessError where the cut is not exact, TraceError where the network
+    does not run.
     """
     with clock.stage("analyse"):
         attention = options.plan.attention if options.plan is not None else options.attention
@@ -80,7 +85,9 @@ def cut_network(
         else:
             chosen, dead = _chosen(analysis, groups, options)
     with clock.stage("cut and verify" if options.verify else "cut"):
-        delivered = deliver(module, example, analysis, chosen.plan, dead, verify=options.verify, dynamic_batch=dynamic_batch)
+        delivered = deliver(
+            module, example, analysis, chosen.plan, dead, verify=options.verify, dynamic_batch=dynamic_batch
+        )
     before = costs(module, analysis.traces[0])
     after = costs(delivered.module, analysis.traces[0], sizes_after(analysis, dead))
     return Cut(delivered, chosen, analysis, dead, before, after)

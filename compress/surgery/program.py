@@ -1,6 +1,7 @@
 """Cut a network as a graph: export it, slice its parameters, rewrite the constants; nothing in it can be out of reach.
 
-The result keeps the names of the parameters, trains (dropout and batch norm follow train() and eval()), saves and exports.
+The result keeps the names of the parameters, trains (dropout and batch norm follow train() and eval()), saves and
+exports.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from compress.surgery.module import sliced_copy
 class CutGraph(fx.GraphModule):
     """A rewritten graph that trains: dropout and batch norm follow train() and eval()."""
 
-    def train(self, mode: bool = True) -> CutGraph:  # noqa: FBT001, FBT002 - nn.Module's signature
+    def train(self, mode: bool = True) -> CutGraph:
         """Switch dropout and the batch norms that keep running statistics."""
         for node in self.graph.nodes:
             name = _name(node)
@@ -40,7 +41,7 @@ class CutGraph(fx.GraphModule):
 
     def eval(self) -> CutGraph:
         """Switch to evaluation."""
-        return self.train(False)  # noqa: FBT003
+        return self.train(False)
 
 
 def _name(node: fx.Node) -> str:
@@ -98,7 +99,9 @@ def cut_graph(graph: fx.GraphModule, example: tuple[Any, ...], plan: Plan) -> tu
         bound = {a.name: a.default_value if a.has_default_value() else None for a in schema}
         bound.update({a.name: given for a, given in zip(schema, node.args, strict=False)})
         bound.update(node.kwargs)
-        ins = {k: numbers[v.name] for k, v in bound.items() if isinstance(v, fx.Node) and isinstance(numbers[v.name], int)}
+        ins = {
+            k: numbers[v.name] for k, v in bound.items() if isinstance(v, fx.Node) and isinstance(numbers[v.name], int)
+        }
         outs = tuple(v for v in pytree.tree_leaves(numbers.get(node.name)) if isinstance(v, int))
         if _name(node) == "aten.sym_size":
             continue

@@ -1,10 +1,12 @@
 """The masked reference: the original network, in which what the plan removes is made silent where it is read.
 
 The original runs unchanged, operator by operator, while labels follow along:
-- where a contraction (convolution, linear, matrix product, sum) reads a removed channel, the channel is multiplied by zero;
-- where a normalisation takes statistics over a dimension that loses channels (layer norm, group norm with few groups, RMS norm, weight
-  standardisation), they are taken over the kept channels only, as the cut network does.
-Everything else computes on all channels. With `double` all arithmetic is in float64, parameters being widened one at a time.
+- where a contraction (convolution, linear, matrix product, sum) reads a removed channel, the channel is multiplied by
+  zero;
+- where a normalisation takes statistics over a dimension that loses channels (layer norm, group norm with few groups,
+  RMS norm, weight standardisation), they are taken over the kept channels only, as the cut network does.
+Everything else computes on all channels. With `double` all arithmetic is in float64, parameters being widened one at a
+time.
 """
 
 from __future__ import annotations
@@ -186,7 +188,7 @@ class Silence(Recorder):
                 for dim in range(item.dim()):
                     mask = sizes.alive(given.value, dim)
                     if mask is not None:
-                        item = item.index_select(dim, torch.from_numpy(np.flatnonzero(mask)))  # noqa: PLW2901
+                        item = item.index_select(dim, torch.from_numpy(np.flatnonzero(mask)))
             return item
 
         bound = arguments(op)

@@ -16,14 +16,14 @@ from compress.surgery.silence import double_output, masked_output
 TOLERANCE = 1e-6
 
 
-def verify(original: nn.Module, cut: nn.Module, example: tuple[Any, ...], analysis: Analysis, dead: np.ndarray) -> Verdict:
+def verify(
+    original: nn.Module, cut: nn.Module, example: tuple[Any, ...], analysis: Analysis, dead: np.ndarray
+) -> Verdict:
     """Run both on `example` in float64 and return how far apart they are.
 
     The error is max |cut - masked| over max |masked|, the largest over all outputs.
     """
-    inputs = pytree.tree_map_only(
-        torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, example
-    )
+    inputs = pytree.tree_map_only(torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, example)
     reference = masked_output(original, inputs, analysis, dead)
     got = double_output(cut, inputs)
     worst = 0.0 if len(reference) == len(got) else float("inf")

@@ -18,7 +18,8 @@ from compress.graph.trace import Op
 def convolution(c: Couplings, op: Op) -> None:
     """x (N, I, *), w (O, I/g, *) or transposed (I, O/g, *), b (O,) -> y (N, O, *).
 
-    Where the kernel has extent 1 and steps by 1 without padding, nothing slides: that dimension passes through, as the batch does.
+    Where the kernel has extent 1 and steps by 1 without padding, nothing slides: that dimension passes through, as the
+    batch does.
     """
     a = arguments(op)
     x, w, y, groups = value(a["input"]), value(a["weight"]), op.outs[0], int(a["groups"])
@@ -33,7 +34,7 @@ def convolution(c: Couplings, op: Op) -> None:
     reads, makes = c.labels(w, into), c.labels(w, out)
     if groups == 1:
         c.tie(c.labels(x, 1), reads, "read by a convolution from a fixed dimension")
-        _weight_reads(c, w, reads)
+        _weight_reads(c, w, reads, makes)
     else:
         makes = _grouped(c, x, w, reads, makes, groups, transposed=bool(a["transposed"]))
     if bias is not None:
@@ -92,14 +93,18 @@ def _grouped(
         c.tie(entering, full, "read by a convolution from a fixed dimension")
         _weight_reads(c, w, full)
         return None if small is None else np.tile(small, groups)
-    c.tie(None if entering is None else entering.reshape(groups, each_in)[0], small, "grouped convolution on a fixed dimension")
+    c.tie(
+        None if entering is None else entering.reshape(groups, each_in)[0],
+        small,
+        "grouped convolution on a fixed dimension",
+    )
     _weight_reads(c, w, small)
     return full
 
 
-def _weight_reads(c: Couplings, weight: int, labels: np.ndarray | None) -> None:
+def _weight_reads(c: Couplings, weight: int, labels: np.ndarray | None, makes: np.ndarray | None = None) -> None:
     if weight in c.const:
-        c.consumes(labels)
+        c.consumes(labels, makes)
 
 
 def product(c: Couplings, left: int, right: int, out: int, *, batch: int) -> None:
@@ -111,8 +116,8 @@ def product(c: Couplings, left: int, right: int, out: int, *, batch: int) -> Non
     c.part(right, m)
     one, two = c.labels(left, k_left), c.labels(right, k_right)
     c.tie(one, two, "multiplied with a fixed dimension")
-    for operand, labels in ((left, one), (right, two)):
-        _weight_reads(c, operand, labels)
+    for operand, labels, other in ((left, one, n), (right, two, m)):
+        _weight_reads(c, operand, labels, c.labels(operand, other) if operand in c.const else None)
     blocks = []
     for d in range(batch):
         a, b = c.labels(left, d), c.labels(right, d)
@@ -204,5 +209,3 @@ def _attention_bias(c: Couplings, bias: int, heads: np.ndarray | None) -> None:
         c.fix(bias, dim, "token of attention")
     if rank >= 3 and c.shape(bias)[rank - 3] > 1:
         c.tie(heads, c.labels(bias, rank - 3), "attention bias over fixed heads")
-
-

@@ -1,7 +1,7 @@
 """Normalisation: affine parameters and running statistics belong to the normalised dimension.
 
-Where the statistics themselves are taken over a labelled dimension (layer norm, group norm), they are taken over what is kept;
-the masked reference does the same.
+Where the statistics themselves are taken over a labelled dimension (layer norm, group norm), they are taken over what
+is kept; the masked reference does the same.
 """
 
 from __future__ import annotations

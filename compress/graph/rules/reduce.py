@@ -1,7 +1,8 @@
 """Operators that reduce dimensions, or run along one.
 
-A sum over a labelled dimension is a contraction with ones: removed channels add nothing. A mean that is kept as a dimension is the
-statistic of a normalisation, taken over what is kept. Everything else over a labelled dimension pins it.
+A sum over a labelled dimension is a contraction with ones: removed channels add nothing. A mean that is kept as a
+dimension is the statistic of a normalisation, taken over what is kept. Everything else over a labelled dimension pins
+it.
 """
 
 from __future__ import annotations

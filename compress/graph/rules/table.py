@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from compress.core.registry import Registry
@@ -15,7 +15,7 @@ RULES: Registry[Rule] = Registry("operator rule")
 rule = RULES.register
 
 
-@lru_cache(maxsize=None)
+@cache
 def _schema(func: Any) -> tuple[tuple[str, Any], ...]:
     return tuple((a.name, a.default_value if a.has_default_value() else None) for a in func._schema.arguments)
 
@@ -23,9 +23,7 @@ def _schema(func: Any) -> tuple[tuple[str, Any], ...]:
 def arguments(op: Op) -> dict[str, Any]:
     """The operator's arguments by schema name, defaults filled in; tensors are Refs."""
     given = op.args
-    bound = {
-        name: given[i] if i < len(given) else default for i, (name, default) in enumerate(_schema(op.func))
-    }
+    bound = {name: given[i] if i < len(given) else default for i, (name, default) in enumerate(_schema(op.func))}
     bound.update(op.kwargs)
     return bound
 

@@ -1,0 +1,45 @@
+"""Attention heads in step with the stream they read: for code that computes `channels // heads` in its forward.
+
+Such code can follow a cut only where the ratio of channels to heads stays. So every head is tied to its own run of the channels
+that the projection reads: width w and h heads become w/h channels a head, and whole heads leave together with their runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from compress.graph.analyse import Analysis, settle
+from compress.graph.couplings import Couplings
+
+
+def in_step(analysis: Analysis) -> Analysis | None:
+    """The same analysis with heads tied to runs of the channels they are computed from; None where there is nothing to tie."""
+    ties = _step_ties(analysis.couplings, analysis.component)
+    if not ties:
+        return None
+    couplings = replace(analysis.couplings, ties=[*analysis.couplings.ties, *ties])
+    return replace(analysis, component=settle(couplings), couplings=couplings)
+
+
+def _step_ties(c: Couplings, component: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For every block of (heads, width) that a weight made: heads, with runs of what that weight reads."""
+    maker = np.full(c.parameter_labels, -1)
+    for i, (_, makes) in enumerate(c.maps):
+        maker[makes[makes < c.parameter_labels]] = i
+    ties = []
+    for array in {array.tobytes(): array for array in c.splits}.values():
+        now = component[array]
+        varying = [a for a in range(array.ndim) if not (now == np.take(now, [0], a)).all()]
+        label = int(array.flat[0])
+        if len(varying) != 1 or label >= c.parameter_labels or maker[label] < 0:
+            continue
+        reads, axis = c.maps[maker[label]][0], varying[0]
+        count = array.shape[axis]
+        widths = [a for a in range(array.ndim) if a != axis and array.shape[a] * count == reads.size]
+        if widths:
+            runs = reads.reshape(count, -1) if axis < widths[-1] else reads.reshape(-1, count).T
+            heads = np.moveaxis(array, axis, 0).reshape(count, -1)[:, :1]
+            ties.append((np.broadcast_to(heads, runs.shape).ravel(), runs.ravel()))
+    return ties
