@@ -56,13 +56,10 @@ def _figures(report: SlimReport) -> Table:
 
 def _title(report: SlimReport) -> str:
     cut = report.cut
-    asked = "as a plan says" if cut.percent is None else f"{cut.percent:g} of {_ranked_over(report)} asked for"
+    over = "the whole network's" if cut.scope == "global" else "every group's"
+    asked = "a replayed plan" if cut.percent is None else f"asked: {cut.percent:g} of {over}"
     share = cut.removed / cut.channels if cut.channels else 0.0
     return f"{report.source.name}: {cut.removed} of {cut.channels} prunable channels removed, {share:.3f} ({asked})"
-
-
-def _ranked_over(report: SlimReport) -> str:
-    return "the channels of the whole network" if report.cut.scope == "global" else "the channels of every group"
 
 
 def _rows(report: SlimReport) -> list[Row]:
