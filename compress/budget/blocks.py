@@ -18,7 +18,7 @@ from compress.core.types import Group
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a cut must respect: widths at multiples of `round_to`, at least `min_channels` a group, `keep` globs stay whole."""
+    """What a cut respects: widths at multiples of `round_to`, `min_channels` a group, `keep` globs stay whole."""
 
     round_to: int = 1
     min_channels: int = 1

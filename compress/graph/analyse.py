@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,10 +90,8 @@ def analyse(module: nn.Module, example: tuple[Any, ...], *, attention: Attention
     traces = [trace(module, example)]
     unused = [n for n, p in module.named_parameters() if n not in traces[0].parameters]
     if unused:  # auxiliary heads run in training only, and read channels too
-        try:
+        with contextlib.suppress(Exception):  # what cannot be run cannot be coupled: it stays, and is reported
             traces.append(trace(module, example, train=True))
-        except Exception:  # noqa: BLE001 - what cannot be run cannot be coupled: reported as unused below
-            pass
     return _analyse(tensors, traces, attention)
 
 

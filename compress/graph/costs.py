@@ -56,7 +56,7 @@ _MACS: dict[str, Callable[[Op, Shapes], int]] = {
 
 
 def macs_by_op(trace: Trace, sizes: Sizes | None = None) -> list[tuple[Op, int]]:
-    """(operator, MACs at the traced batch size) for every operator that multiplies; after a cut where `sizes` is given."""
+    """(operator, MACs at the traced batch size) of all that multiply; after a cut where `sizes` is given."""
     shape: Shapes = trace.shapes.__getitem__ if sizes is None else sizes.after
     return [(op, count(op, shape)) for op in trace.ops if (count := _MACS.get(op.name)) is not None]
 

@@ -8,6 +8,7 @@ of its dimensions for itself: then that operator decides which dimension carries
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -118,7 +119,7 @@ class Couplings:
             self.pins.append(Pin(labels.ravel(), why, self.op))
 
     def fix(self, value: int, dim: int, why: str) -> None:
-        """Make `dim` fixed: in a block of several dimensions by tying along it, otherwise by pinning its labels."""
+        """Make `dim` fixed: tie along it in a block of several dimensions, otherwise pin its labels."""
         found = self.block(value, dim)
         if found is None:
             return
@@ -135,7 +136,7 @@ class Couplings:
         self.layouts[value] = (*rest, simple) if simple is not None else rest
 
     def part(self, value: int, inner: int) -> None:
-        """Split the block that joins `inner` with other dimensions: whole rows leave (heads), or positions in all rows."""
+        """Split the block that joins `inner` with others: whole rows leave (heads), or positions in all rows."""
         found = self.block(value, inner)
         if found is None or len(found[0]) == 1:
             return
@@ -152,7 +153,7 @@ class Couplings:
             self.pin(array, why)
 
     def consumes(self, labels: np.ndarray | None, makes: np.ndarray | None = None) -> None:
-        """Remember that a weight reads channels through these labels (its input dimension), and which channels it makes."""
+        """Remember through which labels (its input dimension) a weight reads channels, and which it makes."""
         if labels is not None:
             self.consumed.append(labels.ravel())
             if makes is not None:
@@ -176,13 +177,13 @@ def _simplify(dims: tuple[int, ...], array: np.ndarray) -> Block | None:
 
 
 def moved(layout: Layout, target: Mapping[int, int] | Sequence[int]) -> list[Block]:
-    """Rename dimensions: dimension d becomes `target[d]`; blocks with a dimension that is not in `target` must not occur."""
+    """Rename dimensions: dimension d becomes `target[d]`, which must be there for every labelled one."""
     return [(tuple(target[d] for d in dims), array) for dims, array in layout]
 
 
 def ordered(dims: tuple[int, ...], array: np.ndarray) -> Block:
     """Return the block with its dimensions in rising order."""
-    if len(dims) < 2 or all(a < b for a, b in zip(dims, dims[1:], strict=False)):
+    if len(dims) < 2 or all(a < b for a, b in itertools.pairwise(dims)):
         return dims, array
     order = sorted(range(len(dims)), key=dims.__getitem__)
     return tuple(dims[i] for i in order), array.transpose(order)

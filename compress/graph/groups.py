@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,7 @@ def _members(
     """`here` are the slots of one channel, sorted; `positions` (channels, slots) the indices of all of them."""
     bounds = [*np.flatnonzero(np.r_[True, here[1:] != here[:-1]]).tolist(), len(here)]
     parts = []
-    for a, b in zip(bounds, bounds[1:], strict=False):
+    for a, b in itertools.pairwise(bounds):
         name, dim = slots[int(here[a])]
         labels = analysis.parameters[name][dim]
         assert labels is not None

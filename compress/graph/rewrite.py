@@ -1,4 +1,4 @@
-"""What an operator's constants become when labels leave: the sizes in a view, the bounds of a slice, the number of groups.
+"""What an operator's constants become when labels leave: sizes of a view, bounds of a slice, numbers of groups.
 
 One function for the operators of the dispatcher and those of an exported program: constants are found by their schema
 names.
@@ -33,7 +33,7 @@ class Sizes:
             if dim in dims:
                 stays = ~self.dead[array]
                 axis = dims.index(dim)
-                mask: np.ndarray = stays.any(axis=tuple(a for a in range(stays.ndim) if a != axis))
+                mask = np.asarray(stays.any(axis=tuple(a for a in range(stays.ndim) if a != axis)))
                 return None if mask.all() else mask
         return None
 
@@ -188,10 +188,12 @@ def _attention(bound: Bound, ins: Mapping[str, int], _: tuple[int, ...], sizes: 
 
 
 _BY_KIND = {
-    "split": _split, "split_with_sizes": _split, "unsafe_split": _split, "slice": _slice, "narrow": _narrow, "select": _select,
+    "split": _split, "split_with_sizes": _split, "unsafe_split": _split, "slice": _slice, "narrow": _narrow,
+    "select": _select,
     "convolution": _conv, "conv1d": _conv, "conv2d": _conv, "conv3d": _conv, "conv_transpose1d": _conv,
     "conv_transpose2d": _conv, "conv_transpose3d": _conv, "native_group_norm": _group_norm, "group_norm": _group_norm,
-    "native_layer_norm": _normalized, "layer_norm": _normalized, "rms_norm": _normalized, "_fused_rms_norm": _normalized,
+    "native_layer_norm": _normalized, "layer_norm": _normalized, "rms_norm": _normalized,
+    "_fused_rms_norm": _normalized,
     "constant_pad_nd": _pad, "pad": _pad, "scaled_dot_product_attention": _attention,
     "_scaled_dot_product_flash_attention": _attention, "_scaled_dot_product_flash_attention_for_cpu": _attention,
     "_scaled_dot_product_efficient_attention": _attention, "_scaled_dot_product_cudnn_attention": _attention,

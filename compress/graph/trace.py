@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch
@@ -146,15 +147,15 @@ _SKIP: dict[str, bool] = {}
 
 def _caller() -> tuple[str, int] | None:
     """File and line of the innermost frame that belongs to the user's (or a model library's) code."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename
         skip = _SKIP.get(name)
         if skip is None:
-            skip = _SKIP[name] = name.startswith((_TORCH, _OURS)) or name.startswith("<")
+            skip = _SKIP[name] = name.startswith((_TORCH, _OURS, "<"))
         if not skip:
             return name, frame.f_lineno
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
 
 

@@ -49,7 +49,7 @@ Function = Callable[[Group, Weights], np.ndarray | None]
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """A named criterion: its formula in words for reports, and the function; None means that it cannot judge the group."""
+    """A named criterion: its formula in words, and the function, which gives None for a group it cannot judge."""
 
     name: str
     formula: str

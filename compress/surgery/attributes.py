@@ -1,4 +1,4 @@
-"""Bring a layer's attributes in line with its parameters: PyTorch's own layers by their meaning, others by what changed.
+"""Bring a layer's attributes in line with its parameters: PyTorch's own layers by meaning, others by what changed.
 
 A user's module may hold sizes of its own (`self.num_heads = 12`). Those are repaired from the facts that the graph
 gives: every constant of an operator that ran in that module, before and after.
@@ -206,7 +206,7 @@ def mismatch(analysis: Analysis, sizes: Sizes, after: Any, number: int = 0) -> s
 
 
 def _numbers(op: Op, sizes: Sizes | None) -> dict[str, Any]:
-    """The operator's plain numbers, after the cut where `sizes` is given; not those that its result's shape shows anyway."""
+    """The operator's plain numbers (after the cut where `sizes` is given) that its result's shape does not show."""
     bound = arguments(op)
     if sizes is not None:
         ins = {key: item.value for key, item in bound.items() if isinstance(item, Ref)}
@@ -220,6 +220,7 @@ _SHOWN = ("start", "end", "length", "split_size", "N", "HxW")
 def _counts(op: Op) -> bool:
     """Views without effect come and go with strides; everything else must match."""
     return op.name not in (
-        "aten.view", "aten._unsafe_view", "aten.clone", "aten.expand", "aten.alias", "aten.detach", "aten._reshape_alias",
+        "aten.view", "aten._unsafe_view", "aten.clone", "aten.expand", "aten.alias", "aten.detach",
+        "aten._reshape_alias",
         "aten.empty", "aten.as_strided", "aten.as_strided_", "aten._to_copy", "aten.empty_strided", "aten.slice",
     )  # fmt: skip

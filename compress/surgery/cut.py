@@ -21,7 +21,7 @@ def dead_of(analysis: Analysis, channels: np.ndarray) -> np.ndarray:
     """Boolean array over labels: True where these channels (numbers as in `Group.labels`) own the label."""
     gone = np.zeros(analysis.channels, dtype=bool)
     gone[channels] = True
-    return gone[analysis.component]
+    return np.asarray(gone[analysis.component])
 
 
 def kept_indices(analysis: Analysis, dead: np.ndarray) -> Kept:

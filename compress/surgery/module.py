@@ -20,7 +20,7 @@ from compress.surgery.cut import Kept, kept_indices, kept_tensors, sizes_after
 
 @dataclass(frozen=True, slots=True)
 class CutModule:
-    """The cut module; `repaired` lists attributes changed beyond PyTorch's own layers; `why_not` is None where it follows."""
+    """The cut module; `repaired`: attributes beyond those of PyTorch's layers; `why_not` is None where it follows."""
 
     module: nn.Module
     repaired: dict[str, tuple[Any, Any]]
@@ -38,7 +38,7 @@ def sliced_copy(module: nn.Module, kept: Kept) -> nn.Module:
             memo[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad)
         else:
             memo[id(old)] = new
-    twin = _twin(module, memo)
+    twin: nn.Module = _twin(module, memo)
     refresh_layers(twin, kept)
     return twin
 

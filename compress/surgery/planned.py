@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import fx, nn
 
 from compress.budget.blocks import Limits
 from compress.budget.percent import choose
@@ -16,19 +16,20 @@ from compress.core.errors import PlanError, UsageError
 from compress.core.types import Attention, Costs, Group, Plan, Scope
 from compress.graph.analyse import Analysis, analyse
 from compress.graph.costs import costs, norm_scales
+from compress.graph.instep import in_step
 from compress.importance import Weights, default_criterion, score
 from compress.surgery.cut import dead_labels, dead_of, plan_of, sizes_after
-from compress.surgery.deliver import Delivered, deliver
+from compress.surgery.deliver import Delivered, as_rewritten, own_class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutOptions:
-    """How channels are chosen. `importance` None is automatic; a `plan` replays an earlier cut and overrides the rest."""
+    """How channels are chosen. `importance` None is automatic; a `plan` replays an earlier cut instead."""
 
     percent: float | None = None
     scope: Scope = Scope.GLOBAL
     importance: str | None = None
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     attention: Attention = Attention.HEADS
     plan: Plan | None = None
     verify: bool = True
@@ -47,7 +48,7 @@ class CutOptions:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The plan, and how it came: `criterion` is None for a replayed plan; `total` channels were free; `unjudged` groups stay."""
+    """The plan, and how it came (`criterion` None: replayed); `total` channels were free; `unjudged` groups stay."""
 
     plan: Plan
     criterion: str | None
@@ -85,12 +86,37 @@ def cut_network(
         else:
             chosen, dead = _chosen(analysis, groups, options)
     with clock.stage("cut and verify" if options.verify else "cut"):
-        delivered = deliver(
-            module, example, analysis, chosen.plan, dead, verify=options.verify, dynamic_batch=dynamic_batch
-        )
+        own = own_class(module, example, analysis, dead, verify=options.verify)
+        if isinstance(own, str) and options.plan is None and not isinstance(module, fx.GraphModule):
+            again = _in_step(module, example, analysis, options)
+            if again is not None:
+                own, chosen, analysis, dead = again
+        if isinstance(own, Delivered):
+            delivered = own
+        else:
+            how = {"verify": options.verify, "dynamic_batch": dynamic_batch}
+            delivered = as_rewritten(module, example, analysis, chosen.plan, dead, why=own, **how)
     before = costs(module, analysis.traces[0])
     after = costs(delivered.module, analysis.traces[0], sizes_after(analysis, dead))
     return Cut(delivered, chosen, analysis, dead, before, after)
+
+
+def _in_step(
+    module: nn.Module, example: tuple[Any, ...], analysis: Analysis, options: CutOptions
+) -> tuple[Delivered, Chosen, Analysis, np.ndarray] | None:
+    """Choose again with attention heads in step with their stream; None where the module's code cannot follow that either."""
+    stepped = in_step(analysis)
+    if stepped is None:
+        return None
+    try:
+        chosen, dead = _chosen(stepped, stepped.prunable, options)
+    except PlanError:
+        return None
+    own = own_class(module, example, stepped, dead, verify=options.verify)
+    if isinstance(own, str):
+        return None
+    why = "heads leave together with the channels they read, which its code needs"
+    return replace(own, why=f"{why}; {own.why}" if own.why else why), chosen, stepped, dead
 
 
 def _replayed(plan: Plan, analysis: Analysis) -> tuple[Chosen, np.ndarray]:

@@ -48,7 +48,7 @@ class Double(TorchFunctionMode):
 
 
 def convolve(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run an operator; a grouped 2-d convolution in float64, for which PyTorch loops over groups, as a batched product."""
+    """Run an operator; a grouped 2-d float64 convolution, for which PyTorch loops over groups, as one product."""
     if str(func.overloadpacket) != "aten.convolution" or kwargs or args[0].dtype != torch.float64:
         return func(*args, **kwargs)
     x, weight, bias, stride, padding, dilation, transposed, _, groups = args
@@ -206,7 +206,7 @@ class Silence(Recorder):
                 mask = sizes.alive(value, dim)
                 if mask is not None:
                     where[dim] = torch.from_numpy(np.flatnonzero(mask))
-            placed[torch.meshgrid(*where, indexing="ij")] = kept if full.dim() else kept
+            placed[torch.meshgrid(*where, indexing="ij")] = kept
             full.copy_(placed)  # keep the tensor that is numbered
             wide.append(full)
         return out
@@ -222,7 +222,7 @@ def silenced(module: nn.Module, analysis: Analysis, dead: np.ndarray, *, double:
 
 
 class Masked(nn.Module):
-    """The masked original as a module of its own, to be evaluated like any other; parameters are shared with the original."""
+    """The masked original as a module, to be evaluated like any other; it shares the original's parameters."""
 
     def __init__(self, module: nn.Module, analysis: Analysis, dead: np.ndarray) -> None:
         """`dead[label]` is True where the label leaves."""

@@ -181,7 +181,7 @@ def mv(c: Couplings, op: Op) -> None:
     "aten._scaled_dot_product_fused_attention_overrideable",
 )
 def attention(c: Couplings, op: Op) -> None:
-    """q (N, H, L, E), k (N, H, S, E), v (N, H, S, F) -> y (N, H, L, F); k and v may have fewer heads (grouped query)."""
+    """q (N, H, L, E), k (N, H, S, E), v (N, H, S, F) -> y (N, H, L, F); k and v may have fewer heads."""
     a = arguments(op)
     q, k, v = value(a["query"]), value(a["key"]), value(a["value"])
     for item in (q, k, v):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compress.graph.couplings import Couplings, operands
+from compress.graph.couplings import Block, Couplings, operands
 from compress.graph.rules.table import arguments, rule, value, wrap
 from compress.graph.trace import Op
 
@@ -20,7 +20,7 @@ def _dims(given: int | Sequence[int] | None, rank: int) -> list[int]:
     return [wrap(d, rank) for d in ([given] if isinstance(given, int) else given)]
 
 
-def _drop(c: Couplings, x: int, dims: list[int], *, keepdim: bool) -> list[tuple[tuple[int, ...], object]]:
+def _drop(c: Couplings, x: int, dims: list[int], *, keepdim: bool) -> list[Block]:
     rank = len(c.shape(x))
     left = [d for d in range(rank) if d not in dims]
     target = {d: (d if keepdim else i) for i, d in enumerate(left)}
@@ -64,7 +64,8 @@ def statistic(c: Couplings, op: Op) -> None:
 
 @rule(
     "aten.amax", "aten.amin", "aten.max", "aten.min", "aten.prod", "aten.argmax", "aten.argmin", "aten.any", "aten.all",
-    "aten.logsumexp", "aten.median", "aten.nanmedian", "aten.mode", "aten.kthvalue", "aten.aminmax", "aten.count_nonzero",
+    "aten.logsumexp", "aten.median", "aten.nanmedian", "aten.mode", "aten.kthvalue", "aten.aminmax",
+    "aten.count_nonzero",
 )  # fmt: skip
 def extreme(c: Couplings, op: Op) -> None:
     """Reduce over dimensions whose every element matters."""
@@ -79,7 +80,8 @@ def extreme(c: Couplings, op: Op) -> None:
 
 
 @rule(
-    "aten._softmax", "aten._safe_softmax", "aten._log_softmax", "aten.softmax", "aten.cumsum", "aten.cumprod", "aten.sort",
+    "aten._softmax", "aten._safe_softmax", "aten._log_softmax", "aten.softmax", "aten.cumsum", "aten.cumprod",
+    "aten.sort",
     "aten.topk", "aten.argsort", "aten.flip", "aten.cummax", "aten.logcumsumexp", "aten.renorm", "aten._masked_softmax",
 )  # fmt: skip
 def along(c: Couplings, op: Op) -> None:

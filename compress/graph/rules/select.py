@@ -202,7 +202,7 @@ def roll(c: Couplings, op: Op) -> None:
     a = arguments(op)
     x = value(a["self"])
     rank = len(c.shape(x))
-    given = a["dims"] if a["dims"] else list(range(rank))
+    given = a["dims"] or list(range(rank))
     for d in [given] if isinstance(given, int) else given:
         c.fix(x, wrap(d, rank), "rolled")
     c.set(op.outs[0], c.layout(x))

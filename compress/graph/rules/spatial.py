@@ -27,15 +27,24 @@ def _spatial(count: int, *names: str) -> None:
             c.set(out, c.layout(x) if len(c.shape(out)) == len(c.shape(x)) else [])
 
 
-_spatial(1, "max_pool1d", "max_pool1d_with_indices", "avg_pool1d", "adaptive_avg_pool1d", "adaptive_max_pool1d",
-         "upsample_nearest1d", "upsample_linear1d", "_upsample_nearest_exact1d", "reflection_pad1d", "replication_pad1d")  # fmt: skip
-_spatial(2, "max_pool2d", "max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d",
-         "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
-         "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "reflection_pad2d",
-         "replication_pad2d", "grid_sampler_2d", "mkldnn_max_pool2d", "lp_pool2d", "fractional_max_pool2d", "max_unpool2d")  # fmt: skip
-_spatial(3, "max_pool3d", "max_pool3d_with_indices", "avg_pool3d", "_adaptive_avg_pool3d", "adaptive_avg_pool3d",
-         "adaptive_max_pool3d", "upsample_nearest3d", "upsample_trilinear3d", "_upsample_nearest_exact3d",
-         "reflection_pad3d", "replication_pad3d", "grid_sampler_3d")  # fmt: skip
+# fmt: off
+_spatial(
+    1, "max_pool1d", "max_pool1d_with_indices", "avg_pool1d", "adaptive_avg_pool1d", "adaptive_max_pool1d",
+    "upsample_nearest1d", "upsample_linear1d", "_upsample_nearest_exact1d", "reflection_pad1d", "replication_pad1d",
+)
+_spatial(
+    2, "max_pool2d", "max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d",
+    "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
+    "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "reflection_pad2d",
+    "replication_pad2d", "grid_sampler_2d", "mkldnn_max_pool2d", "lp_pool2d", "fractional_max_pool2d",
+    "max_unpool2d",
+)
+_spatial(
+    3, "max_pool3d", "max_pool3d_with_indices", "avg_pool3d", "_adaptive_avg_pool3d", "adaptive_avg_pool3d",
+    "adaptive_max_pool3d", "upsample_nearest3d", "upsample_trilinear3d", "_upsample_nearest_exact3d",
+    "reflection_pad3d", "replication_pad3d", "grid_sampler_3d",
+)
+# fmt: on
 
 
 @rule("aten.constant_pad_nd", "aten.pad")
