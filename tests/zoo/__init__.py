@@ -1,0 +1,1 @@
+"""Networks that the tests cut: small ones that carry their own answer, and random ones."""
