@@ -318,7 +318,7 @@ def _write(read: Network, network: Network, plan: Plan, cut: Cut, options: SlimO
             plan=plan,
             arch=read.arch,
             arch_options=read.arch_options,
-            input_shape=tuple(network.example[0].shape),
+            input_shape=_shape(network),
             preprocessing=network.preprocessing,
             program=program_bytes(read.module, read.example, dynamic_batch=read.dynamic_batch) if own_graph else None,
             as_graph=not cut.delivered.own,
