@@ -1,7 +1,7 @@
 """Attention heads in step with the stream they read: for code that computes `channels // heads` in its forward.
 
-Such code can follow a cut only where the ratio of channels to heads stays. So every head is tied to its own run of the channels
-that the projection reads: width w and h heads become w/h channels a head, and whole heads leave together with their runs.
+Such code can follow a cut only where the ratio of channels to heads stays. So every head is tied to its own run of the
+channels that the projection reads, and whole heads leave together with their runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from compress.graph.couplings import Couplings
 
 
 def in_step(analysis: Analysis) -> Analysis | None:
-    """The same analysis with heads tied to runs of the channels they are computed from; None where there is nothing to tie."""
+    """Tie heads to runs of the channels that they are computed from; None where there is nothing to tie."""
     ties = _step_ties(analysis.couplings, analysis.component)
     if not ties:
         return None

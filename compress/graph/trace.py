@@ -238,10 +238,23 @@ def trace(module: nn.Module, example: tuple[Any, ...], *, train: bool = False) -
             ) from error
 
 
-def _run(module: nn.Module, example: tuple[Any, ...], *, meta: bool) -> Trace:
+def attempt(module: nn.Module, example: tuple[Any, ...], *, meta: bool) -> tuple[Trace, str | None]:
+    """Run `module` in evaluation mode as far as it goes: what it did, and what stopped it (None: nothing did)."""
+    record = Trace(on_meta=meta)
+    with quiet_module(module):
+        set_mode(module, train=False)
+        try:
+            _run(module, example, meta=meta, record=record)
+        except Exception as error:  # noqa: BLE001 - the caller asks whether it runs
+            text = str(error).strip().splitlines()
+            return record, text[0] if text else type(error).__name__
+    return record, None
+
+
+def _run(module: nn.Module, example: tuple[Any, ...], *, meta: bool, record: Trace | None = None) -> Trace:
     real = tensors_of(module)
     used = {n: torch.empty_like(t, device="meta") for n, t in real.items()} if meta else real
-    record = Trace(on_meta=meta)
+    record = Trace(on_meta=meta) if record is None else record
     recorder = Recorder(record, {id(t): n for n, t in used.items()})
     inputs = pytree.tree_map_only(Tensor, lambda t: t.to("meta") if meta else t, example)
     record.inputs = tuple(recorder.number(t) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor))
@@ -276,6 +289,12 @@ class _Nodes(fx.Interpreter):
         self.recorder.path.pop()
         self.recorder.trace.nodes[n.name] = pytree.tree_map_only(Tensor, self.recorder.number, result)
         return result
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the operator; tensors it makes on a device it names are made on meta."""
+        if self.meta:
+            args, kwargs = pytree.tree_map_only(torch.device, lambda _: torch.device("meta"), (args, kwargs))
+        return super().call_function(target, args, kwargs)
 
     def fetch_attr(self, target: str) -> Any:
         """Return the attribute; constants that are not parameters follow to meta."""

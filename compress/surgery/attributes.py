@@ -6,7 +6,7 @@ gives: every constant of an operator that ran in that module, before and after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -15,7 +15,7 @@ from compress.graph.analyse import Analysis
 from compress.graph.couplings import operands
 from compress.graph.rewrite import Sizes, new_constants, whole_groups
 from compress.graph.rules.table import arguments
-from compress.graph.trace import Op, Ref
+from compress.graph.trace import Ref
 
 Facts = dict[str, dict[Any, set[Any]]]
 
@@ -141,7 +141,7 @@ def _note(here: dict[Any, set[Any]], old: Any, new: Any) -> None:
         here.setdefault(old, set()).add(new)
 
 
-def _subtree(found: Facts, path: str) -> dict[Any, set[Any]]:
+def subtree(found: Facts, path: str) -> dict[Any, set[Any]]:
     """Facts of the module and everything inside it."""
     merged: dict[Any, set[Any]] = {}
     for inner, table in found.items():
@@ -151,76 +151,28 @@ def _subtree(found: Facts, path: str) -> dict[Any, set[Any]]:
     return merged
 
 
-def repair(module: nn.Module, found: Facts, *, bold: bool) -> dict[str, tuple[Any, Any]]:
-    """Change integer attributes of the user's own modules to what the facts say; return path.attribute -> (old, new).
+def options(old: Any, table: Mapping[Any, set[Any]]) -> list[Any]:
+    """What an attribute of value `old` may have become by the table; tuples and lists entry by entry."""
+    if type(old) in (tuple, list) and old and all(isinstance(i, int) and not isinstance(i, bool) for i in old):
+        every = [options(i, table) or [i] for i in old]
+        count = max(len(one) for one in every)
+        found = [type(old)([one[min(i, len(one) - 1)] for one in every]) for i in range(count)]
+        return [new for new in found if new != old]
+    if not isinstance(old, int) or isinstance(old, bool) or old < 2:
+        return []
+    return sorted(table.get(old, set()) - {old}, reverse=True)
 
-    Where a number became several (768 stayed here and shrank there) it is left alone, or with `bold` becomes the one
-    that differs.
-    """
-    done: dict[str, tuple[Any, Any]] = {}
+
+def stays(old: Any, table: Mapping[Any, set[Any]]) -> bool:
+    """Whether `old`, or an entry of it, was also seen to stay what it is."""
+    return any(i in table.get(i, set()) for i in (old if isinstance(old, (tuple, list)) else [old]))
+
+
+def own_attributes(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any]]:
+    """Path, module, name and value of every attribute that is not PyTorch's own layers' business."""
     for path, inner in module.named_modules():
         if type(inner).__module__.startswith("torch.nn.modules") and not isinstance(inner, nn.MultiheadAttention):
             continue
-        own = found.get(path, {})
-        wide = _subtree(found, path)
-        for key, old in list(vars(inner).items()):
-            if key.startswith("_") or key == "training":
-                continue
-            new = _mapped(old, own, bold=bold)
-            if new == old:
-                new = _mapped(old, wide, bold=bold)
-            if new != old:
-                setattr(inner, key, new)
-                done[f"{path}.{key}" if path else key] = (old, new)
-    return done
-
-
-def _mapped(old: Any, table: Mapping[Any, set[Any]], *, bold: bool) -> Any:
-    if isinstance(old, (tuple, list)) and old and all(isinstance(i, int) and not isinstance(i, bool) for i in old):
-        return type(old)([_mapped(i, table, bold=bold) for i in old]) if type(old) in (tuple, list) else old
-    if not isinstance(old, int) or isinstance(old, bool) or old < 2:
-        return old
-    candidates = table.get(old, set())
-    if len(candidates) == 1:
-        return next(iter(candidates))
-    moved = candidates - {old}
-    return next(iter(moved)) if bold and len(moved) == 1 else old
-
-
-def mismatch(analysis: Analysis, sizes: Sizes, after: Any, number: int = 0) -> str | None:
-    """Compare the cut module's trace with what the graph expects; None where they agree, else what differs first."""
-    expected = [op for op in analysis.traces[number].ops if _counts(op)]
-    got = [op for op in after.ops if _counts(op)]
-    for want, have in zip(expected, got, strict=False):
-        if want.name != have.name:
-            return f"runs {have.name} where the original ran {want.name}, in {want.where}"
-        for a, b in zip(want.outs, have.outs, strict=False):
-            if sizes.after(a) != after.shapes[b]:
-                return f"{want.name} gives {after.shapes[b]} instead of {sizes.after(a)}, in {want.where}"
-        wanted, given = _numbers(want, sizes), _numbers(have, None)
-        if wanted != given:
-            return f"{want.name} is given {given} instead of {wanted}, in {want.where}"
-    if len(expected) != len(got):
-        return f"runs {len(got)} operators, the original {len(expected)}"
-    return None
-
-
-def _numbers(op: Op, sizes: Sizes | None) -> dict[str, Any]:
-    """The operator's plain numbers (after the cut where `sizes` is given) that its result's shape does not show."""
-    bound = arguments(op)
-    if sizes is not None:
-        ins = {key: item.value for key, item in bound.items() if isinstance(item, Ref)}
-        bound |= new_constants(op.name, bound, ins, op.outs, sizes)
-    return {key: item for key, item in bound.items() if key not in _SHOWN and isinstance(item, (int, float))}
-
-
-_SHOWN = ("start", "end", "length", "split_size", "N", "HxW")
-
-
-def _counts(op: Op) -> bool:
-    """Views without effect come and go with strides; everything else must match."""
-    return op.name not in (
-        "aten.view", "aten._unsafe_view", "aten.clone", "aten.expand", "aten.alias", "aten.detach",
-        "aten._reshape_alias",
-        "aten.empty", "aten.as_strided", "aten.as_strided_", "aten._to_copy", "aten.empty_strided", "aten.slice",
-    )  # fmt: skip
+        for key, value in list(vars(inner).items()):
+            if not key.startswith("_") and key != "training":
+                yield path, inner, key, value

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress.core.errors import TraceError
 from compress.graph.analyse import Analysis
-from compress.graph.trace import tensors_of, trace
-from compress.surgery.attributes import facts, mismatch, refresh_bare_norms, refresh_layers, repair
+from compress.graph.trace import tensors_of
+from compress.surgery.attributes import refresh_bare_norms, refresh_layers
 from compress.surgery.cut import Kept, kept_indices, kept_tensors, sizes_after
+from compress.surgery.follow import follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +80,5 @@ def cut_module(module: nn.Module, example: tuple[Any, ...], analysis: Analysis, 
     sizes, kept = sizes_after(analysis, dead), kept_indices(analysis, dead)
     twin = sliced_copy(module, kept)
     refresh_bare_norms(twin, analysis, sizes)
-    problem = _problem(twin, example, analysis, sizes)
-    if problem is None:
-        return CutModule(twin, {}, None)
-    known = facts(analysis, sizes)
-    for bold in (False, True):
-        attempt = sliced_copy(module, kept)
-        refresh_bare_norms(attempt, analysis, sizes)
-        repaired = repair(attempt, known, bold=bold)
-        if repaired and _problem(attempt, example, analysis, sizes) is None:
-            return CutModule(attempt, repaired, None)
-    return CutModule(twin, {}, problem)
-
-
-def _problem(twin: nn.Module, example: tuple[Any, ...], analysis: Analysis, sizes: Any) -> str | None:
-    try:
-        return mismatch(analysis, sizes, trace(twin, example))
-    except TraceError as error:
-        return error.what
+    repaired, problem = follow(twin, example, analysis, sizes)
+    return CutModule(twin, repaired, problem)

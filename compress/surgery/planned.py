@@ -104,7 +104,7 @@ def cut_network(
 def _in_step(
     module: nn.Module, example: tuple[Any, ...], analysis: Analysis, options: CutOptions
 ) -> tuple[Delivered, Chosen, Analysis, np.ndarray] | None:
-    """Choose again with attention heads in step with their stream; None where the module's code cannot follow that either."""
+    """Choose again with attention heads in step with their stream; None where that is not followed either."""
     stepped = in_step(analysis)
     if stepped is None:
         return None
