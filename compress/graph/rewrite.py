@@ -132,6 +132,23 @@ def _narrow(bound: Bound, ins: Mapping[str, int], outs: tuple[int, ...], sizes: 
     return {**moved, "length": sizes.after(outs[0])[dim]}
 
 
+def _repeat(bound: Bound, ins: Mapping[str, int], outs: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:
+    before, after = sizes.after(ins["self"]), sizes.after(outs[0])
+    given = bound["repeats"]
+    if isinstance(given, int):
+        if bound.get("dim") is None:
+            return {}
+        dim = wrap(int(bound["dim"]), len(before))
+        return {"repeats": after[dim] // before[dim]}
+    old = sizes.shapes[outs[0]]
+    lead = len(after) - len(before)
+    return {
+        "repeats": [
+            n if after[d] == old[d] else after[d] // (before[d - lead] if d >= lead else 1) for d, n in enumerate(given)
+        ]
+    }
+
+
 def _select(bound: Bound, ins: Mapping[str, int], _: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:
     x = ins["self"]
     dim = wrap(int(bound["dim"]), len(sizes.shapes[x]))
@@ -194,7 +211,8 @@ _BY_KIND = {
     "conv_transpose2d": _conv, "conv_transpose3d": _conv, "native_group_norm": _group_norm, "group_norm": _group_norm,
     "native_layer_norm": _normalized, "layer_norm": _normalized, "rms_norm": _normalized,
     "_fused_rms_norm": _normalized,
-    "constant_pad_nd": _pad, "pad": _pad, "scaled_dot_product_attention": _attention,
+    "repeat": _repeat, "repeat_interleave": _repeat, "constant_pad_nd": _pad, "pad": _pad,
+    "scaled_dot_product_attention": _attention,
     "_scaled_dot_product_flash_attention": _attention, "_scaled_dot_product_flash_attention_for_cpu": _attention,
     "_scaled_dot_product_efficient_attention": _attention, "_scaled_dot_product_cudnn_attention": _attention,
 }  # fmt: skip

@@ -64,6 +64,9 @@ def dead_labels(analysis: Analysis, plan: Plan) -> np.ndarray:
                 gone[np.delete(analysis.component[labels], array)] = True
     if gone[analysis.component[0]]:
         raise PlanError("the plan removes what is tied to the network's inputs or outputs", fix=_OWN)
+    for pin in analysis.couplings.pins:
+        if gone[analysis.component[pin.labels]].any():
+            raise PlanError(f"the plan removes channels that must stay: {pin}", fix=_OWN)
     dead: np.ndarray = gone[analysis.component]
     made = kept_indices(analysis, dead)
     for name in {**made, **plan.keep}:

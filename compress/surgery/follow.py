@@ -7,8 +7,8 @@ run further stays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -17,18 +17,27 @@ from compress.graph.analyse import Analysis
 from compress.graph.rewrite import Sizes, new_constants
 from compress.graph.rules.table import arguments
 from compress.graph.trace import Op, Ref, Trace, attempt
-from compress.surgery.attributes import Facts, facts, options, own_attributes, stays, subtree
+from compress.surgery.attributes import Facts, certain, facts, folded, options, own_attributes, subtree
 
 RUNS = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How many operators the cut module ran as expected; then what differs, in which module (None: nothing differs)."""
+    """How many operators the cut module ran as expected, and what differs then, at which of the original's operators.
+
+    `problem` is None where nothing differs. `through` tells that the module ran to its end and gave the right shapes.
+    """
 
     matched: int
     problem: str | None
-    path: str = ""
+    op: Op | None = None
+    through: bool = False
+
+    @property
+    def path(self) -> str:
+        """The module in which the runs part."""
+        return "" if self.op is None else self.op.path
 
 
 @dataclass(slots=True)
@@ -47,7 +56,19 @@ class Follower:
         """Run the module as far as it goes and compare with what the graph expects."""
         self.runs += 1
         after, error = attempt(self.module, self.example, meta=self.analysis.traces[0].on_meta)
-        return _compared(self.expected, self.sizes, after, error)
+        outputs = [self.sizes.after(value) for value in self.analysis.traces[0].outputs]
+        through = error is None and outputs == [after.shapes[value] for value in after.outputs]
+        return replace(_compared(self.expected, self.sizes, after, error), through=through)
+
+    def options(self, known: Facts, path: str, old: Any) -> list[Any]:
+        """What an attribute of the module at `path` may have become, the likeliest first."""
+        inputs = self.analysis.traces[0].inputs
+        shape = self.analysis.traces[0].shapes[inputs[0]] if inputs else ()
+        own, wide = known.get(path, {}), subtree(known, path)
+        found: list[Any] = []
+        for table in (own, folded(own, shape[0] if shape else 1), wide):
+            found += [new for new in options(old, table) if new not in found]
+        return found
 
     def set(self, path: str, inner: nn.Module, key: str, new: Any) -> None:
         """Change an attribute and remember what it was."""
@@ -59,25 +80,42 @@ class Follower:
 
 
 def follow(
-    module: nn.Module, example: tuple[Any, ...], analysis: Analysis, sizes: Sizes
-) -> tuple[dict[str, tuple[Any, Any]], str | None]:
-    """Repair the cut `module` in place; return path.attribute -> (old, new), and what still differs."""
-    follower = Follower(module, example, analysis, sizes, [op for op in analysis.traces[0].ops if _counts(op)])
+    module: nn.Module,
+    example: tuple[Any, ...],
+    analysis: Analysis,
+    sizes: Sizes,
+    check: Callable[[nn.Module], bool] | None = None,
+) -> tuple[dict[str, tuple[Any, Any]], Progress]:
+    """Repair the cut `module` in place; return path.attribute -> (old, new), and how far it then follows.
+
+    Operators may come in another form after a cut (a dimension of size 1 is squeezed): where the module runs through, `check`
+    is asked whether it computes the right thing.
+    """
+    follower = Follower(module, example, analysis, sizes, [op for op in analysis.traces[0].ops if _counts(op, sizes)])
+
+    def settled(progress: Progress) -> bool:
+        return progress.problem is None or (progress.through and check is not None and check(module))
+
     best = follower.run()
     if best.problem is not None:
         known = facts(analysis, sizes)
         _repair_certain(follower, known)
         best = follower.run()
+        if settled(best):
+            best = replace(best, problem=None)
+        start = best
         while best.problem is not None and follower.runs < RUNS:
             further = _one_step(follower, known, best)
             if further is None:
                 break
             best = further
+        if best is not start and settled(best):
+            best = replace(best, problem=None)
     told = {
         f"{path}.{key}" if path else key: (old, _get(module, path, key))
         for (path, key), old in follower.changed.items()
     }
-    return told, best.problem
+    return told, best
 
 
 def _get(module: nn.Module, path: str, key: str) -> Any:
@@ -88,9 +126,9 @@ def _repair_certain(follower: Follower, known: Facts) -> None:
     """Set what can only mean one thing: a number that became one other number, everywhere in that module."""
     for path, inner, key, old in own_attributes(follower.module):
         for table in (known.get(path, {}), subtree(known, path)):
-            found = options(old, table)
-            if len(found) == 1 and not stays(old, table):
-                follower.set(path, inner, key, found[0])
+            new = certain(old, table)
+            if new is not None and new != old:
+                follower.set(path, inner, key, new)
                 break
 
 
@@ -118,7 +156,7 @@ def _candidates(follower: Follower, known: Facts, path: str) -> Iterator[tuple[t
             if at != path:
                 continue
             old = follower.changed.get((at, key), now)
-            for choice in (*range(len(_options(known, at, old))), -1):
+            for choice in (*range(len(follower.options(known, at, old))), -1):
                 case = (type(inner), key, choice)
                 if case not in seen:
                     seen.add(case)
@@ -128,11 +166,6 @@ def _candidates(follower: Follower, known: Facts, path: str) -> Iterator[tuple[t
         path = path.rpartition(".")[0]
 
 
-def _options(known: Facts, path: str, old: Any) -> list[Any]:
-    own = options(old, known.get(path, {}))
-    return own + [new for new in options(old, subtree(known, path)) if new not in own]
-
-
 def _apply(follower: Follower, known: Facts, kind: type, key: str, choice: int) -> list[tuple[str, nn.Module, Any]]:
     """Set the attribute in all instances of the class; return what to set back."""
     undo = []
@@ -140,7 +173,7 @@ def _apply(follower: Follower, known: Facts, kind: type, key: str, choice: int) 
         if type(inner) is not kind or name != key:
             continue
         old = follower.changed.get((path, key), now)
-        found = _options(known, path, old)
+        found = follower.options(known, path, old)
         if choice >= len(found):
             continue
         new = old if choice < 0 else found[choice]
@@ -151,42 +184,58 @@ def _apply(follower: Follower, known: Facts, kind: type, key: str, choice: int) 
 
 
 def _compared(expected: list[Op], sizes: Sizes, after: Trace, error: str | None) -> Progress:
-    got = [op for op in after.ops if _counts(op)]
+    now = Sizes(after.shapes, {}, sizes.dead)
+    got = [op for op in after.ops if _counts(op, now)]
     for i, (want, have) in enumerate(zip(expected, got, strict=False)):
         if want.name != have.name:
-            return Progress(i, f"runs {have.name} where the original ran {want.name}, in {want.where}", want.path)
+            return Progress(i, f"runs {have.name} where the original ran {want.name}, in {want.where}", want)
         for a, b in zip(want.outs, have.outs, strict=False):
             if sizes.after(a) != after.shapes[b]:
                 what = f"{want.name} gives {after.shapes[b]} instead of {sizes.after(a)}, in {want.where}"
-                return Progress(i, what, want.path)
-        wanted, given = _numbers(want, sizes), _numbers(have, None)
+                return Progress(i, what, want)
+        wanted, given = _numbers(want, sizes), _numbers(have, now)
         if wanted != given:
-            return Progress(i, f"{want.name} is given {given} instead of {wanted}, in {want.where}", want.path)
+            return Progress(i, f"{want.name} is given {given} instead of {wanted}, in {want.where}", want)
     reached = min(len(expected), len(got))
-    stopped = expected[reached].path if reached < len(expected) else ""
+    stopped = expected[reached] if reached < len(expected) else None
     if error is not None:
-        return Progress(reached, f"{error}, in {stopped or 'the network itself'}", stopped)
+        return Progress(reached, error + (f", in {stopped.where}" if stopped else ""), stopped)
     if len(expected) != len(got):
         return Progress(reached, f"runs {len(got)} operators, the original {len(expected)}", stopped)
     return Progress(reached, None)
 
 
-def _numbers(op: Op, sizes: Sizes | None) -> dict[str, Any]:
-    """The operator's plain numbers (after the cut where `sizes` is given) that its result's shape does not show."""
+def _after(op: Op, sizes: Sizes) -> dict[str, Any]:
+    """The operator's arguments by name, after the cut."""
     bound = arguments(op)
-    if sizes is not None:
-        ins = {key: item.value for key, item in bound.items() if isinstance(item, Ref)}
-        bound |= new_constants(op.name, bound, ins, op.outs, sizes)
+    ins = {key: item.value for key, item in bound.items() if isinstance(item, Ref)}
+    return bound | new_constants(op.name, bound, ins, op.outs, sizes)
+
+
+def _numbers(op: Op, sizes: Sizes) -> dict[str, Any]:
+    """The operator's plain numbers after the cut that its result's shape does not show."""
+    bound = _after(op, sizes)
+    if op.name == "aten.slice":
+        return {"range": _range(bound, sizes)}
     return {key: item for key, item in bound.items() if key not in _SHOWN and isinstance(item, (int, float))}
 
 
-_SHOWN = ("start", "end", "length", "split_size", "N", "HxW")
+def _range(bound: dict[str, Any], sizes: Sizes) -> range | None:
+    """Indices that a slice takes after the cut; None where it takes all."""
+    size = sizes.after(bound["self"].value)[bound["dim"]]
+    taken = range(size)[slice(bound["start"], bound["end"], bound["step"])]
+    return None if taken == range(size) else taken
 
 
-def _counts(op: Op) -> bool:
+_SHOWN = ("length", "split_size", "N", "HxW")
+
+
+def _counts(op: Op, sizes: Sizes) -> bool:
     """Views without effect come and go with strides; everything else must match."""
+    if op.name == "aten.slice":
+        return _range(_after(op, sizes), sizes) is not None
     return op.name not in (
         "aten.view", "aten._unsafe_view", "aten.clone", "aten.expand", "aten.alias", "aten.detach",
         "aten._reshape_alias",
-        "aten.empty", "aten.as_strided", "aten.as_strided_", "aten._to_copy", "aten.empty_strided", "aten.slice",
+        "aten.empty", "aten.as_strided", "aten.as_strided_", "aten._to_copy", "aten.empty_strided",
     )  # fmt: skip

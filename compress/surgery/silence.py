@@ -82,7 +82,8 @@ class Silence(Recorder):
         self.analysis = analysis
         self.couplings = Couplings(analysis.attention, self.trace.shapes)
         self.couplings.count = self.couplings.parameter_labels = analysis.couplings.parameter_labels
-        self.dead = dead[: self.couplings.count].copy()
+        self.dead = dead.copy()
+        self.awaited: list[Op] | None = list(reversed(analysis.traces[0].ops))
 
     def number(self, tensor: Tensor) -> int:
         """Number the tensor; a parameter brings its labels."""
@@ -102,6 +103,21 @@ class Silence(Recorder):
         dies: np.ndarray = self.dead[labels]
         return dies
 
+    def _keep_step(self, op: Op) -> None:
+        """While the run repeats the analysed trace, labels that it makes have the numbers of the analysis."""
+        if self.awaited is None:
+            return
+        want = self.awaited[-1] if self.awaited else None
+        if op.name == "aten._to_copy" and (want is None or want.name != op.name):
+            return  # widened to float64
+        shapes = self.analysis.traces[0].shapes
+        if want is not None and want.name == op.name:
+            self.awaited.pop()
+            if [shapes[v] for v in want.outs] == [self.trace.shapes[v] for v in op.outs]:
+                return
+        self.awaited = None
+        self.dead = self.dead[: self.couplings.count]
+
     def _spread(self) -> None:
         """Let the labels that the run made follow those that they were tied to."""
         for one, two in self.couplings.ties:
@@ -120,6 +136,7 @@ class Silence(Recorder):
             args = tuple(self._masked(a, mask) if i == at else a for i, a in enumerate(args))
         out = convolve(func, args, kwargs)
         op.outs = tuple(self.number(t) for t in self._tensors(out))
+        self._keep_step(op)
         before = len(self.couplings.statistics)
         apply_rule(self.couplings, op)
         self._spread()

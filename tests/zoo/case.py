@@ -43,8 +43,8 @@ def case(build: Callable[[], Case]) -> Callable[[], Case]:
 def answer(module: nn.Module, text: str) -> Answer:
     """Read "conv>3 bn>3 next<3,7-9 table:1=2" as {"conv.weight:0": (3,), ...}.
 
-    `m>i` is output i of layer m: its weight, bias and running statistics. `m<i` is what its weight reads. `p:d=i` is index i
-    of dimension d of the parameter p.
+    `m>i` is output i of layer m: its weight, bias and running statistics. `m<i` is what its weight reads. `p:d=i` is
+    index i of dimension d of the parameter p.
     """
     found: Answer = {}
     for word in text.split():

@@ -153,7 +153,9 @@ def transposed_whole_groups() -> Case:
         lambda n, x: _pooled(n, n.b(n.up(n.a(x)))),
         a=nn.Conv2d(3, 8, 1), up=nn.ConvTranspose2d(8, 12, 2, 2, groups=4), b=nn.Conv2d(12, 4, 1), fc=_head(4),
     )  # fmt: skip
-    return Case(net, IMAGE, ("a>2,3 up.weight:0=2,3 up.bias:0=3-5 b<3-5",), {"up.weight:1=0": "position inside a group"})
+    return Case(
+        net, IMAGE, ("a>2,3 up.weight:0=2,3 up.bias:0=3-5 b<3-5",), {"up.weight:1=0": "position inside a group"}
+    )
 
 
 @case
@@ -233,13 +235,15 @@ def hard_coded_view() -> Case:
 @case
 def view_by_attribute() -> Case:
     """A view whose width is an attribute: the attribute is repaired."""
-    net = Net(lambda n, x: n.fc(n.a(x).mean((2, 3)).view(-1, n.width)), a=nn.Conv2d(3, 8, 3), width=8, fc=nn.Linear(8, 5))
+    net = Net(
+        lambda n, x: n.fc(n.a(x).mean((2, 3)).view(-1, n.width)), a=nn.Conv2d(3, 8, 3), width=8, fc=nn.Linear(8, 5)
+    )
     return Case(net, IMAGE, ("a>1 fc<1",))
 
 
 @case
 def sliced() -> Case:
-    """Channels read by slices: half of them go one way, half the other; the code's numbers are the graph's to follow."""
+    """Channels read by slices: some go one way, some the other; the code's numbers are the graph's to follow."""
     net = Net(
         lambda n, x: _pooled(n, n.b((y := n.a(x))[:, :3]) + n.c(y[:, 3:])),
         a=nn.Conv2d(3, 8, 1), b=nn.Conv2d(3, 4, 1), c=nn.Conv2d(5, 4, 1), fc=_head(4),
@@ -266,9 +270,7 @@ def glu() -> Case:
 @case
 def selected() -> Case:
     """Where the code takes a channel by its number, all keep their numbers."""
-    net = Net(
-        lambda n, x: _pooled(n, y := n.a(x)) + y[:, 2].mean((1, 2))[:, None], a=nn.Conv2d(3, 6, 1), fc=_head(6)
-    )
+    net = Net(lambda n, x: _pooled(n, y := n.a(x)) + y[:, 2].mean((1, 2))[:, None], a=nn.Conv2d(3, 6, 1), fc=_head(6))
     return Case(net, IMAGE, (), {"a>2": "selected by its number"})
 
 
@@ -283,7 +285,7 @@ def sliced_to_one() -> Case:
 def padded_in_front() -> Case:
     """The padded tensor comes first in a sum that is then normalised over its channels."""
     net = Net(
-        lambda n, x: _pooled(n, n.norm((F.pad(y := n.stem(x), (0, 0, 0, 0, 2, 2)) + n.b(y)))).sum(1, keepdim=True),
+        lambda n, x: _pooled(n, n.norm(F.pad(y := n.stem(x), (0, 0, 0, 0, 2, 2)) + n.b(y))).sum(1, keepdim=True),
         stem=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 8, 1), norm=nn.GroupNorm(1, 8), fc=_head(8),
     )  # fmt: skip
     return Case(net, IMAGE, ("stem>1 b<1 b>3 norm>3 fc<3", "b>0 norm>0 fc<0"), follows=False)

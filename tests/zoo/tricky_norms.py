@@ -17,7 +17,7 @@ class StandardisedConv2d(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Standardise over everything but the outputs, then convolve."""
         w = self.weight
-        w = (w - w.mean((1, 2, 3), keepdim=True)) / (w.std((1, 2, 3), keepdim=True) + 1e-5)
+        w = (w - w.mean((1, 2, 3), keepdim=True)) / (w.std((1, 2, 3), correction=0, keepdim=True) + 1e-5)
         return F.conv2d(x, w, self.bias, self.stride, self.padding)
 
 
@@ -111,9 +111,7 @@ def hand_made_rms_norm() -> Case:
 @case
 def layer_norm_over_pixels() -> Case:
     """A norm over channels and pixels: its affine parameters lose a plane."""
-    net = Net(
-        lambda n, x: _pooled(n, n.norm(n.a(x))), a=nn.Conv2d(3, 6, 5), norm=nn.LayerNorm([6, 4, 4]), fc=_head(6)
-    )
+    net = Net(lambda n, x: _pooled(n, n.norm(n.a(x))), a=nn.Conv2d(3, 6, 5), norm=nn.LayerNorm([6, 4, 4]), fc=_head(6))
     return Case(net, IMAGE, ("a>2 norm>2 fc<2",))
 
 
@@ -191,9 +189,7 @@ def sum_over_channels() -> Case:
 @case
 def unit_vectors() -> Case:
     """F.normalize takes the length of what is kept."""
-    net = Net(
-        lambda n, x: n.fc(F.normalize(n.a(x.mean((2, 3))), dim=1)), a=nn.Linear(3, 6), fc=_head(6)
-    )
+    net = Net(lambda n, x: n.fc(F.normalize(n.a(x.mean((2, 3))), dim=1)), a=nn.Linear(3, 6), fc=_head(6))
     return Case(net, IMAGE, ("a>3 fc<3",))
 
 

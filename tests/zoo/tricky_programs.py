@@ -25,9 +25,7 @@ class Detections:
 @case
 def two_inputs() -> Case:
     """Two images, two stems, one stream."""
-    net = Net(
-        lambda n, x, y: _pooled(n, n.a(x) + n.b(y)), a=nn.Conv2d(3, 6, 1), b=nn.Conv2d(3, 6, 1), fc=_head(6)
-    )
+    net = Net(lambda n, x, y: _pooled(n, n.a(x) + n.b(y)), a=nn.Conv2d(3, 6, 1), b=nn.Conv2d(3, 6, 1), fc=_head(6))
     return Case(net, PAIR, ("a>3 b>3 fc<3",))
 
 

@@ -223,8 +223,8 @@ def encoder_layer() -> Case:
     layer = nn.TransformerEncoderLayer(16, 4, 12, dropout=0.0, batch_first=True)
     net = Net(lambda n, x: n.fc(n.layer(n.a(x))), a=nn.Linear(6, 16), layer=layer, fc=nn.Linear(16, 5))
     stream = (
-        "a>3 layer.self_attn.in_proj_weight:1=3 layer.self_attn.out_proj>3 layer.norm1>3 layer.linear1<3 layer.linear2>3 "
-        "layer.norm2>3 fc<3"
+        "a>3 layer.self_attn.in_proj_weight:1=3 layer.self_attn.out_proj>3 layer.norm1>3 layer.linear1<3 "
+        "layer.linear2>3 layer.norm2>3 fc<3"
     )
     return Case(net, TOKENS, ("layer.linear1>7 layer.linear2<7", stream), follows=False)
 
@@ -269,9 +269,7 @@ def embedding() -> Case:
 
 
 def _recurrent(layer: nn.Module) -> Net:
-    return Net(
-        lambda n, x: n.fc(n.rnn(n.a(x))[0][:, -1]), a=nn.Linear(6, 8), rnn=layer, fc=nn.Linear(8, 5)
-    )
+    return Net(lambda n, x: n.fc(n.rnn(n.a(x))[0][:, -1]), a=nn.Linear(6, 8), rnn=layer, fc=nn.Linear(8, 5))
 
 
 def _cell(gates: str) -> str:

@@ -58,8 +58,9 @@ def layer_norm(c: Couplings, op: Op) -> None:
             if isinstance(item, Ref):
                 c.tie(c.labels(item.value, dim - first), labels, "scales a fixed dimension")
     c.set(op.outs[0], c.layout(x))
+    beside = [block for block in c.layout(x) if all(d < first for d in block[0])]
     for saved in op.outs[1:]:
-        c.set(saved, [])
+        c.set(saved, beside)
 
 
 @rule("aten.native_group_norm")

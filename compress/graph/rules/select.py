@@ -46,6 +46,8 @@ def slicing(c: Couplings, op: Op) -> None:
     dim = wrap(int(a["dim"]), len(c.shape(x)))
     size = c.shape(x)[dim]
     start, stop, step = slice(a["start"], a["end"], a["step"]).indices(size)
+    if step != 1:
+        c.fix(x, dim, "sliced with a step")
     c.set(op.outs[0], _cut(c, x, dim, start, stop, step))
 
 
