@@ -7,6 +7,7 @@ compared across groups.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -37,13 +38,28 @@ class Weights:
         """Sum of |w|**order over all but `dim`, (size of dim,) float64."""
         key = (name, dim, order)
         if key not in self._cache:
-            tensor = self.tensors[name].detach()
-            others = [d for d in range(tensor.dim()) if d != dim]
-            total = torch.linalg.vector_norm(tensor, order, dim=others) if others else tensor.abs()
-            self._cache[key] = total.double().cpu().numpy() ** order
+            self._cache[key] = _power_sums(self.tensors[name].detach(), dim, order).double().cpu().numpy()
         return self._cache[key]
 
 
+def _power_sums(tensor: Tensor, dim: int, order: int) -> Tensor:
+    """Sum of |w|**order (1 or 2) over all but `dim`, (size of dim,).
+
+    PyTorch's norm is slow where it reduces over the leading dimension, its sum is not; blocks keep temporaries small.
+    """
+    if dim == 0:
+        others = list(range(1, tensor.dim()))
+        return (torch.linalg.vector_norm(tensor, order, dim=others) if others else tensor.abs()).double() ** order
+    shape = (tensor.shape[dim], math.prod(tensor.shape[dim + 1 :]))
+    total = torch.zeros(shape, dtype=torch.float64, device=tensor.device)
+    rows = tensor.reshape(math.prod(tensor.shape[:dim]), *shape)
+    for block in rows.split(max(1, _BLOCK // max(1, math.prod(shape)))):
+        wide = block if block.dtype == torch.float64 else block.float()
+        total += (wide.abs() if order == 1 else wide * wide).sum(0)
+    return total.sum(1)
+
+
+_BLOCK = 2**18
 Function = Callable[[Group, Weights], np.ndarray | None]
 
 
