@@ -20,7 +20,8 @@ from zoo_models import find, randomise
 from compress.core.clock import Clock
 from compress.core.types import Scope
 from compress.graph.analyse import Analysis, analyse
-from compress.surgery.planned import CutOptions, cut_network
+from compress.surgery.network import cut_network
+from compress.surgery.planned import CutOptions
 from compress.surgery.silence import double_output
 
 MEMORY = 14 << 30
@@ -103,7 +104,7 @@ def freedom(analysis: Analysis) -> tuple[int, int, dict[str, int]]:
                 if group.prunable:
                     free += count
                 else:
-                    pins[group.pinned[0]] += count
+                    pins[str(group.pinned[0])] += count
     return free, total, dict(pins.most_common(4))
 
 

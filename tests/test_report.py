@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from compress.core.errors import UsageError
-from compress.core.types import Accuracy, Costs, Exported, Group, Member, Scope, Speedup, Verdict
+from compress.core.types import Accuracy, Costs, Exported, Group, Member, Reason, Scope, Speedup, Verdict
 from compress.report.groups import groups_json, groups_table
 from compress.report.jsonfile import UNITS, to_json, write_json
 from compress.report.terminal import show
@@ -21,7 +21,6 @@ from compress.report.types import CutFacts, FileSizes, GroupRow, SlimReport, Sou
 GROUPS = (
     GroupRow(name="layer1", before=64, after=32),
     GroupRow(name="fc", before=10, after=10, pinned="the network's output"),
-    GroupRow(name="conv", before=5, after=5, pinned="kernel extent, aten.convolution at conv"),
     GroupRow(name="stem[x]", before=3, after=3, pinned="the network's input [3]"),
 )
 ACCURACY = Accuracy(top1=0.92, top5=0.99, loss=0.31, per_class=(0.95, 0.89), images=1000)
@@ -174,7 +173,7 @@ def test_groups_say_why_they_stay() -> None:
     many = tuple(_member(f"layer{i}.weight", produces=True) for i in range(6))
     groups = [
         Group("stem", (*many, _member("head.weight", produces=False)), np.arange(4)),
-        Group("head", (_member("head.weight", produces=True),), np.arange(4), ("the network's output [x]",)),
+        Group("head", (_member("head.weight", produces=True),), np.arange(4), (Reason("the network's output [x]"),)),
     ]
     stream = io.StringIO()
     Console(file=stream, width=160).print(groups_table("net", groups, {"aten.odd": "head"}))

@@ -82,6 +82,23 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Reason:
+    """Why channels must stay: in words, the operator that asks for it, and its module and source line ("" for none).
+
+    >>> str(Reason("output of the network")), str(Reason("taken alone", "aten.select", "head (net.py:3)"))
+    ('output of the network', 'taken alone, aten.select at head (net.py:3)')
+    """
+
+    why: str
+    operator: str = ""
+    where: str = ""
+
+    def __str__(self) -> str:
+        """Say the reason and its place in words."""
+        return f"{self.why}, {self.operator} at {self.where}" if self.operator else self.why
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """Channels that occupy the same parameter dimensions, each of which can leave on its own.
 
@@ -92,7 +109,7 @@ class Group:
     name: str
     members: tuple[Member, ...]
     labels: np.ndarray
-    pinned: tuple[str, ...] = ()
+    pinned: tuple[Reason, ...] = ()
 
     @property
     def size(self) -> int:
@@ -123,6 +140,8 @@ class Attention(StrEnum):
 class Plan:
     """What stays, and nothing else: parameter name -> dimension -> kept indices. Only changed dimensions appear.
 
+    With `submodule` the names are those inside that submodule, which was cut by itself.
+
     >>> plan = Plan({"conv.weight": {0: (0, 2)}})
     >>> Plan.from_json(plan.to_json()) == plan
     True
@@ -130,6 +149,7 @@ class Plan:
 
     keep: Mapping[str, Mapping[int, tuple[int, ...]]]
     attention: Attention = Attention.HEADS
+    submodule: str | None = None
 
     def to_json(self) -> str:
         """Return the plan as a JSON text with keys in order, so that equal plans are equal texts."""
@@ -137,7 +157,8 @@ class Plan:
             name: {str(dim): list(self.keep[name][dim]) for dim in sorted(self.keep[name])}
             for name in sorted(self.keep)
         }
-        return json.dumps({"format": "compress-plan-1", "attention": str(self.attention), "keep": keep})
+        inside = {"submodule": self.submodule} if self.submodule is not None else {}
+        return json.dumps({"format": "compress-plan-1", "attention": str(self.attention), **inside, "keep": keep})
 
     @staticmethod
     def from_json(text: str) -> Plan:
@@ -148,7 +169,7 @@ class Plan:
                 str(name): {int(dim): tuple(int(i) for i in kept) for dim, kept in dims.items()}
                 for name, dims in data["keep"].items()
             }
-            return Plan(keep, Attention(data.get("attention", "heads")))
+            return Plan(keep, Attention(data.get("attention", "heads")), data.get("submodule"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PlanError(
                 f"not a plan: {error!r}", fix='a plan is {"keep": {"<parameter>": {"<dim>": [kept indices]}}}'

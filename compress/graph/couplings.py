@@ -47,6 +47,7 @@ class Couplings:
     pins: list[Pin] = field(default_factory=list)
     splits: list[np.ndarray] = field(default_factory=list)
     consumed: list[np.ndarray] = field(default_factory=list)
+    extents: list[np.ndarray] = field(default_factory=list)
     maps: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     statistics: list[Op] = field(default_factory=list)
     count: int = 1
@@ -146,6 +147,13 @@ class Couplings:
             for dim in found[0]:
                 if dim != inner:
                     self.fix(value, dim, "")
+
+    def extent(self, value: int, dim: int) -> None:
+        """Fix `dim`, the height, width or depth of a kernel, which nobody takes for channels."""
+        found = self.block(value, dim)
+        if found is not None and len(found[0]) == 1:
+            self.extents.append(found[1])
+        self.fix(value, dim, "kernel extent")
 
     def fix_all(self, value: int, why: str) -> None:
         """Pin every label of the value."""

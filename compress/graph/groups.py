@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.core.types import Group, Member
+from compress.core.types import Group, Member, Reason
 from compress.graph.couplings import Pin
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def find_groups(analysis: Analysis) -> tuple[Group, ...]:
     _, first, inverse = np.unique(signature[channels], return_index=True, return_inverse=True)
     by_group = np.argsort(inverse, kind="stable")
     ends = np.cumsum(np.bincount(inverse))
-    reads, reasons = _reading(analysis), _Reasons(analysis)
+    reads, reasons = _marked(analysis, analysis.couplings.consumed), _Reasons(analysis)
     groups = []
     for g in np.argsort(first, kind="stable"):
         members = by_group[ends[g - 1] if g else 0 : ends[g]]
@@ -60,11 +60,15 @@ def find_groups(analysis: Analysis) -> tuple[Group, ...]:
 
 
 def _incidence(analysis: Analysis) -> tuple[list[tuple[str, int]], np.ndarray, np.ndarray, np.ndarray]:
-    """Every labelled index of every parameter: the slots (name, dim), and per index its slot, position, component."""
+    """Every labelled index of every parameter: the slots (name, dim), and per index its slot, position, component.
+
+    Extents of kernels are no channels: they all stay, and no group holds them.
+    """
     slots, sizes, every = [], [], []
+    extent = _marked(analysis, analysis.couplings.extents)
     for name, dims in analysis.parameters.items():
         for dim, labels in enumerate(dims):
-            if labels is not None:
+            if labels is not None and not extent[labels].all():
                 slots.append((name, dim))
                 sizes.append(len(labels))
                 every.append(labels)
@@ -91,11 +95,12 @@ def _members(
     return tuple(parts)
 
 
-def _reading(analysis: Analysis) -> np.ndarray:
-    reads = np.zeros(analysis.couplings.count, dtype=bool)
-    for labels in analysis.couplings.consumed:
-        reads[labels] = True
-    return reads
+def _marked(analysis: Analysis, these: Sequence[np.ndarray]) -> np.ndarray:
+    """Boolean array over labels: True for those in `these`."""
+    marked = np.zeros(analysis.couplings.count, dtype=bool)
+    for labels in these:
+        marked[labels] = True
+    return marked
 
 
 def _name(parts: Sequence[Member]) -> str:
@@ -124,16 +129,16 @@ class _Reasons:
         for i in reversed(range(len(self.pins))):
             self.first[analysis.component[self.pins[i].labels]] = i
 
-    def of(self, channels: np.ndarray, parts: Sequence[Member]) -> tuple[str, ...]:
-        """Reasons in words, at most three."""
-        texts: dict[str, None] = {}
+    def of(self, channels: np.ndarray, parts: Sequence[Member]) -> tuple[Reason, ...]:
+        """Different reasons, at most three."""
+        found: dict[Reason, None] = {}
         for i in np.unique(self.first[channels]):
             if i >= 0:
-                texts[_told(self.pins[i])] = None
+                found[_told(self.pins[i])] = None
         if any(m.parameter in self.unused for m in parts):
-            texts["no forward pass reads it"] = None
-        return tuple(texts)[:3] or ("tied to a fixed dimension",)
+            found[Reason("no forward pass reads it")] = None
+        return tuple(found)[:3] or (Reason("tied to a fixed dimension"),)
 
 
-def _told(pin: Pin) -> str:
-    return pin.why if pin.op is None else f"{pin.why}, {pin.op.name} at {pin.op.where}"
+def _told(pin: Pin) -> Reason:
+    return Reason(pin.why) if pin.op is None else Reason(pin.why, pin.op.name, pin.op.where)

@@ -54,7 +54,7 @@ def _facts(cut: Cut, percent: float | None, scope: Scope, rounding: tuple[int, s
     rows = []
     for group in cut.analysis.groups:
         left = int((~gone[group.labels]).sum())
-        rows.append(GroupRow(group.name, group.size, left, "; ".join(group.pinned) or None))
+        rows.append(GroupRow(group.name, group.size, left, "; ".join(map(str, group.pinned)) or None))
     block, reason = rounding if chosen.criterion is not None else (1, "the plan's own widths")
     return CutFacts(
         percent=percent if chosen.criterion is not None else None,

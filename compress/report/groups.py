@@ -24,21 +24,11 @@ def groups_table(name: str, groups: Sequence[Group], unknown: Mapping[str, str])
     table.add_column("computed by", overflow="fold")
     table.add_column("read by", overflow="fold")
     table.add_column("may leave", overflow="fold")
-    shown = [group for group in groups if not is_extent(group.pinned)]
-    for group in shown:
-        verdict = Text("yes", "green") if group.prunable else Text("no: " + "; ".join(group.pinned), "yellow")
+    for group in groups:
+        verdict = Text("yes", "green") if group.prunable else Text("no: " + "; ".join(map(str, group.pinned)), "yellow")
         table.add_row(Text(group.name), str(group.size), *_names(group), verdict)
     lines = [f"{operator} has no rule: what it touches stays (first in {where})" for operator, where in unknown.items()]
-    return Stack(table, Text("\n".join([_summary(shown), *lines])))
-
-
-def is_extent(pinned: Sequence[str]) -> bool:
-    """Whether a group is the height, width or the like of a kernel: sizes that nobody takes for channels.
-
-    >>> is_extent(["kernel extent, aten.convolution at stem"]), is_extent([])
-    (True, False)
-    """
-    return bool(pinned) and all(reason.startswith("kernel extent") for reason in pinned)
+    return Stack(table, Text("\n".join([_summary(groups), *lines])))
 
 
 def groups_json(name: str, groups: Sequence[Group], unknown: Mapping[str, str]) -> str:
@@ -48,11 +38,10 @@ def groups_json(name: str, groups: Sequence[Group], unknown: Mapping[str, str]) 
             "name": group.name,
             "channels": group.size,
             "prunable": group.prunable,
-            "pinned": list(group.pinned),
+            "pinned": [str(reason) for reason in group.pinned],
             "members": [{"parameter": m.parameter, "dim": m.dim, "produces": m.produces} for m in group.members],
         }
         for group in groups
-        if not is_extent(group.pinned)
     ]
     report = {
         "format": "compress-groups-1",

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.core.types import Accuracy, Speedup
-from compress.report.groups import is_extent
 from compress.report.types import CutFacts, SlimReport
 from compress.report.units import byte_size, count, duration, percentage, ratio
 
@@ -148,7 +147,7 @@ def _cut_facts(report: SlimReport) -> list[tuple[str, str]]:
 
 def _what_stays(cut: CutFacts) -> list[tuple[str, str]]:
     """Say for each reason how many groups it pins; where each of them is, `compress inspect` shows."""
-    pinned = [row for row in cut.groups if row.pinned and not is_extent(row.pinned.split("; "))]
+    pinned = [row for row in cut.groups if row.pinned]
     reasons = Counter((row.pinned or "").partition(", aten.")[0] for row in pinned)
     channels = sum(row.before for row in pinned)
     facts = [("", f"{number} {_plural('group', number)}: {why}") for why, number in reasons.most_common(REASONS_SHOWN)]

@@ -25,7 +25,7 @@ def convolution(c: Couplings, op: Op) -> None:
     x, w, y, groups = value(a["input"]), value(a["weight"]), op.outs[0], int(a["groups"])
     bias = None if a["bias"] is None else value(a["bias"])
     for dim in range(2, len(c.shape(w))):
-        c.fix(w, dim, "kernel extent")
+        c.extent(w, dim)
     through = {0} | {d for d in range(2, len(c.shape(x))) if _stands_still(c.shape(w), a, d)}
     for dim in range(2, len(c.shape(x))):
         if dim not in through:
