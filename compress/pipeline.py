@@ -29,9 +29,8 @@ from compress.measure.machine import kernel_block
 from compress.measure.size import file_bytes
 from compress.report.assemble import report_of
 from compress.report.types import FileSizes, SlimReport, Source
-from compress.surgery.cut import dead_labels
-from compress.surgery.deliver import deliver
-from compress.surgery.planned import Cut, CutOptions, cut_network
+from compress.surgery.network import composed, cut_network, replay
+from compress.surgery.planned import Cut, CutOptions
 from compress.surgery.program import program_bytes
 
 
@@ -47,6 +46,7 @@ class SlimOptions:
     min_channels: int = 1
     keep: tuple[str, ...] = ()
     attention: Attention = Attention.HEADS
+    submodule: str | None = None
     arch: str | None = None
     input_shape: tuple[int, ...] | None = None
     num_classes: int | None = None
@@ -90,13 +90,15 @@ def slim(
     keep: Sequence[str] = (),
     attention: Attention | str = Attention.HEADS,
     plan: Plan | None = None,
+    submodule: str | None = None,
     verify: bool = True,
 ) -> Result:
     """Remove channels from `model` and return the smaller network; `model` itself is left untouched.
 
     `example_input` is one input, or a tuple of the positional ones, batch first. `percent` in [0, 1) is the fraction of
     all channels that leave (or of each group's, with `scope="layer"`); `round_to=None` keeps widths at multiples of
-    what this machine's kernels block by. `plan` replays an earlier cut instead. `verify=False` leaves out the float64
+    what this machine's kernels block by. `submodule` names the one part to cut. `plan` replays an earlier
+    cut instead. `verify=False` leaves out the float64
     check.
 
     >>> import torch
@@ -114,6 +116,7 @@ def slim(
         limits=Limits(block[0], min_channels, tuple(keep)),
         attention=Attention(attention),
         plan=plan,
+        submodule=submodule,
         verify=verify,
     )
     cut = cut_network(model, example, options, clock)
@@ -140,17 +143,13 @@ def opened(network: Network) -> tuple[Network, Plan | None]:
     """Replay the cut of a saved file, if it is one; also return that plan."""
     if network.plan is None or network.cut_state is None:
         return network, None
-    analysis = analyse(network.module, network.example, attention=network.plan.attention)
-    module = deliver(
+    module = replay(
         network.module,
         network.example,
-        analysis,
         network.plan,
-        dead_labels(analysis, network.plan),
-        verify=False,
         as_graph=network.as_graph,
         dynamic_batch=network.dynamic_batch,
-    ).module
+    )
     try:
         module.load_state_dict(dict(network.cut_state))
     except RuntimeError as error:
@@ -159,18 +158,6 @@ def opened(network: Network) -> tuple[Network, Plan | None]:
             fix="name the architecture that it was cut from with --arch",
         ) from error
     return replace(network, module=module.eval()), network.plan
-
-
-def composed(first: Plan | None, second: Plan) -> Plan:
-    """The one plan that does what `first` and then `second` do."""
-    if first is None:
-        return second
-    keep = {name: dict(dims) for name, dims in first.keep.items()}
-    for name, dims in second.keep.items():
-        mine = keep.setdefault(name, {})
-        for dim, kept in dims.items():
-            mine[dim] = tuple(mine[dim][i] for i in kept) if dim in mine else kept
-    return Plan(keep, second.attention)
 
 
 def rounding(asked: int | None) -> tuple[int, str]:
@@ -197,7 +184,7 @@ def run_slim(options: SlimOptions, progress: Progress | None = None) -> SlimRepo
         cut = cut_network(network.module, network.example, cut_options, clock, dynamic_batch=network.dynamic_batch)
     after = cut.delivered.module
     with clock.stage("evaluate"):
-        judged = judge(network, after, cut.analysis, cut.dead, data, told, options.seed)
+        judged = judge(network, after, cut.masked, data, told, options.seed)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         files = export_all(network, after, options.out, folder, told, clock)
@@ -246,6 +233,7 @@ def _cut_options(options: SlimOptions, block: int) -> CutOptions:
         limits=Limits(block, options.min_channels, options.keep),
         attention=options.attention,
         plan=plan,
+        submodule=options.submodule,
         verify=options.verify,
     )
 

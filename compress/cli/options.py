@@ -78,6 +78,15 @@ AttentionOption = Annotated[
         rich_help_panel=_CUT,
     ),
 ]
+Submodule = Annotated[
+    str | None,
+    typer.Option(
+        "--submodule",
+        metavar="PATH",
+        help="Cut only this part of the network, in its place: for example backbone.",
+        rich_help_panel=_CUT,
+    ),
+]
 PlanIn = Annotated[
     Path | None,
     typer.Option("--plan", metavar="FILE", help="Replay a cut instead of planning one.", rich_help_panel=_CUT),

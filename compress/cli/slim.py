@@ -34,6 +34,7 @@ def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one ea
     min_channels: options.MinChannels = 1,
     keep: options.Keep = None,
     attention: options.AttentionOption = Attention.HEADS,
+    submodule: options.Submodule = None,
     plan_in: options.PlanIn = None,
     arch: options.Arch = None,
     input_shape: options.InputShape = None,

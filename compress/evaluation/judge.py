@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 from torch import nn
 
 from compress.core.errors import DataError
@@ -13,8 +12,6 @@ from compress.core.types import Accuracy, Network, Preprocessing
 from compress.evaluation.calibration import calibration_batch
 from compress.evaluation.data import Data, open_data
 from compress.evaluation.metrics import agreement, evaluate
-from compress.graph.analyse import Analysis
-from compress.surgery.silence import Masked
 
 AGREEMENT_INPUTS = 64
 
@@ -76,10 +73,8 @@ def open_for(network: Network, options: DataOptions, classes: int | None) -> Dat
     )
 
 
-def judge(
-    network: Network, cut: nn.Module, analysis: Analysis, dead: np.ndarray, data: Data | None, told: Progress, seed: int
-) -> Judged:
-    """Judge the cut network beside the original. Raises DataError where data and network do not fit."""
+def judge(network: Network, cut: nn.Module, mask: nn.Module, data: Data | None, told: Progress, seed: int) -> Judged:
+    """Judge the cut network beside the original and the masked one. Raises DataError where data and network do not fit."""
     if data is None or not data.labelled:
         return _agreement(network, cut, data, seed)
 
@@ -88,7 +83,7 @@ def judge(
             return evaluate(module, data, progress=advance)
 
     original = reached("original", network.module)
-    masked = reached("masked", Masked(network.module, analysis, dead).eval())
+    masked = reached("masked", mask)
     pruned = reached("pruned", cut)
     on = f"{data.name} ({pruned.images:,} images)"
     return Judged(

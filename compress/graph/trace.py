@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import is_not
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.func import functional_call
 from torch.nn.modules import module as torch_module
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
@@ -88,22 +89,27 @@ class Recorder(TorchDispatchMode):
         self.names = names
         self.seen = seen
         self.numbers: dict[int, int] = {}
-        self.alive: list[Tensor] = []
+        self.known: dict[int, Tensor | weakref.ref[Tensor]] = {}
         self.path: list[str] = [""]
 
     def number(self, tensor: Tensor) -> int:
         """Return the tensor's number, giving it one if it is new."""
-        found = self.numbers.get(id(tensor))
+        key = id(tensor)
+        found = self.numbers.get(key)
         if found is not None:
             return found
         value = len(self.trace.shapes)
-        self.numbers[id(tensor)] = value
-        self.alive.append(tensor)  # an id is only unique while its object lives
+        self.numbers[key] = value
+        # An id is only unique while its object lives. Meta tensors cost nothing to keep; others are forgotten in time.
+        self.known[key] = tensor if tensor.is_meta else weakref.ref(tensor, lambda _: self._forget(key))
         self.trace.shapes.append(tuple(tensor.shape))
-        name = self.names.get(id(tensor))
+        name = self.names.get(key)
         if name is not None:
             self.trace.parameters[name] = value
         return value
+
+    def _forget(self, key: int) -> None:
+        del self.numbers[key], self.known[key]
 
     def _ref(self, item: Any) -> Any:
         if isinstance(item, Tensor):
@@ -120,13 +126,9 @@ class Recorder(TorchDispatchMode):
         out = shaped(func, args, kwargs) if self.trace.on_meta else func(*args, **kwargs)
         refs = tuple([self._ref(a) for a in args])
         named = {k: self._ref(v) for k, v in kwargs.items()} if kwargs else kwargs
-        if isinstance(out, Tensor):
-            outs: tuple[int, ...] = (self.number(out),)
-        elif isinstance(out, (list, tuple)):
-            outs = tuple([self.number(o) for o in out if isinstance(o, Tensor)])
-        else:
-            outs = ()
-        for value, tensor in zip(outs, self._tensors(out), strict=True):
+        made = self._tensors(out)
+        outs = tuple([self.number(t) for t in made])
+        for value, tensor in zip(outs, made, strict=True):
             if self.trace.shapes[value] != tensor.shape:  # resized or transposed in place
                 self.trace.shapes[value] = tuple(tensor.shape)
         op = Op(func, refs, named, outs, self.path[-1], _caller())
@@ -174,7 +176,7 @@ def quiet_module(module: nn.Module) -> Iterator[None]:
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
         for now, before in states:
-            if now.keys() != before.keys() or any(now[key] is not before[key] for key in before):
+            if now.keys() != before.keys() or any(map(is_not, now.values(), before.values())):
                 now.clear()
                 now.update(before)
 
@@ -186,7 +188,7 @@ def _remembered(m: nn.Module) -> list[dict[str, Any]]:
 
 def set_mode(module: nn.Module, *, train: bool) -> None:
     """Switch to training or evaluation; an exported graph has only the mode it was exported in."""
-    if not isinstance(module, fx.GraphModule):
+    if not isinstance(module, fx.GraphModule) and any(m.training is not train for m in module.modules()):
         module.train(train)
 
 
@@ -212,7 +214,30 @@ def module_paths(module: nn.Module, recorder: Recorder) -> Iterator[None]:
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name; a tensor shared by several names appears once, under the first."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    parts = list(module.named_modules())
+    found: dict[int, tuple[str, Tensor]] = {}
+    for table in ("_parameters", "_buffers"):
+        for path, part in parts:
+            for name, tensor in getattr(part, table).items():
+                if tensor is not None:
+                    found.setdefault(id(tensor), (f"{path}.{name}" if path else name, tensor))
+    return dict(found.values())
+
+
+@contextmanager
+def replaced(module: nn.Module, others: Mapping[int, Tensor]) -> Iterator[None]:
+    """Put other tensors in the place of parameters and buffers, by id of these; afterwards they are back."""
+    tables: list[dict[str, Any]] = [table for m in module.modules() for table in (m._parameters, m._buffers)]
+    before = [dict(table) for table in tables]
+    try:
+        for table in tables:
+            for name, own in table.items():
+                if own is not None:
+                    table[name] = others[id(own)]
+        yield
+    finally:
+        for table, owned in zip(tables, before, strict=True):
+            table.update(owned)
 
 
 def trace(module: nn.Module, example: tuple[Any, ...], *, train: bool = False) -> Trace:
@@ -220,22 +245,23 @@ def trace(module: nn.Module, example: tuple[Any, ...], *, train: bool = False) -
 
     Raises TraceError with the first line of the cause where the network does not run on the example at all.
     """
-    with quiet_module(module):
-        set_mode(module, train=train)
-        try:
-            return _run(module, example, meta=True)
-        except Exception:
-            if train:
-                raise  # a training pass on real tensors would move the running statistics
-        try:
-            return _run(module, example, meta=False)
-        except Exception as error:
-            shapes = [tuple(t.shape) for t in pytree.tree_leaves(example) if isinstance(t, Tensor)]
-            raise TraceError(
-                f"the network does not run on an input of shape {', '.join(map(str, shapes))}: "
-                f"{str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}",
-                fix="give the shape it expects with --input-shape",
-            ) from error
+    failure: Exception | None = None
+    for meta in (True, False):
+        with quiet_module(module):  # each attempt starts afresh: the network may keep what the first one computed
+            set_mode(module, train=train)
+            try:
+                return _run(module, example, meta=meta)
+            except Exception as error:
+                if train:
+                    raise  # a training pass on real tensors would move the running statistics
+                failure = error
+    assert failure is not None
+    shapes = [tuple(t.shape) for t in pytree.tree_leaves(example) if isinstance(t, Tensor)]
+    raise TraceError(
+        f"the network does not run on an input of shape {', '.join(map(str, shapes))}: "
+        f"{str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__}",
+        fix="give the shape it expects with --input-shape",
+    ) from failure
 
 
 def attempt(module: nn.Module, example: tuple[Any, ...], *, meta: bool) -> tuple[Trace, str | None]:
@@ -262,8 +288,11 @@ def _run(module: nn.Module, example: tuple[Any, ...], *, meta: bool, record: Tra
         if isinstance(module, fx.GraphModule):
             with _reparametrize_module(module, used, tie_weights=True):
                 out = _Nodes(module, recorder, meta=meta).run(*inputs)
+        elif meta:
+            with replaced(module, {id(t): used[n] for n, t in real.items()}):
+                out = module(*inputs)
         else:
-            out = functional_call(module, used, inputs) if meta else module(*inputs)
+            out = module(*inputs)
     record.outputs = tuple(recorder.number(t) for t in tensors_in(out))
     for name, value in record.parameters.items():
         if not real[name].is_floating_point():

@@ -7,6 +7,7 @@ gives: every constant of an operator that ran in that module, before and after.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import product
 from typing import Any
 
 from torch import nn
@@ -154,18 +155,34 @@ def subtree(found: Facts, path: str) -> dict[Any, set[Any]]:
 def options(old: Any, table: Mapping[Any, set[Any]]) -> list[Any]:
     """What an attribute of value `old` may have become by the table; tuples and lists entry by entry."""
     if type(old) in (tuple, list) and old and all(isinstance(i, int) and not isinstance(i, bool) for i in old):
-        every = [options(i, table) or [i] for i in old]
-        count = max(len(one) for one in every)
-        found = [type(old)([one[min(i, len(one) - 1)] for one in every]) for i in range(count)]
-        return [new for new in found if new != old]
+        every = [[i, *options(i, table)] for i in old]
+        if len(old) > 4:  # too many to mix: every entry takes its first option
+            every = [one[-1:] if i not in table.get(i, set()) else one[:1] for i, one in zip(old, every, strict=True)]
+        found = [type(old)(entries) for entries in product(*every)]
+        found.sort(key=lambda new: sum(a != b for a, b in zip(old, new, strict=True)))
+        return [new for new in found if new != old][:24]
     if not isinstance(old, int) or isinstance(old, bool) or old < 2:
         return []
     return sorted(table.get(old, set()) - {old}, reverse=True)
 
 
-def stays(old: Any, table: Mapping[Any, set[Any]]) -> bool:
-    """Whether `old`, or an entry of it, was also seen to stay what it is."""
-    return any(i in table.get(i, set()) for i in (old if isinstance(old, (tuple, list)) else [old]))
+def certain(old: Any, table: Mapping[Any, set[Any]]) -> Any:
+    """What an attribute of value `old` must have become; None where the table leaves a choice."""
+    if type(old) in (tuple, list):
+        entries = [certain(i, table) if isinstance(i, int) else None for i in old]
+        return None if None in entries else type(old)(entries)
+    if not isinstance(old, int) or isinstance(old, bool) or not table.get(old):
+        return old
+    return next(iter(table[old])) if len(table[old]) == 1 else None
+
+
+def folded(table: Mapping[Any, set[Any]], batch: int) -> dict[Any, set[Any]]:
+    """The table's changed numbers divided by the batch size, for extents that the batch was merged into."""
+    found: dict[Any, set[Any]] = {}
+    for old, every in table.items():
+        if batch > 1 and old % batch == 0:
+            found.setdefault(old // batch, set()).update(n // batch for n in every if n != old and n % batch == 0)
+    return found
 
 
 def own_attributes(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any]]:

@@ -11,6 +11,7 @@ from torch import fx, nn
 from compress.core.errors import ExactnessError
 from compress.core.types import Plan, Verdict
 from compress.graph.analyse import Analysis
+from compress.surgery.follow import Progress
 from compress.surgery.module import cut_module
 from compress.surgery.program import cut_graph, graph_of
 from compress.surgery.verify import verify as check
@@ -26,18 +27,30 @@ class Delivered:
     verdict: Verdict | None
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why the user's own class cannot be cut so; `parts` says where its code parts from the graph."""
+
+    why: str
+    parts: Progress | None = None
+
+
 def own_class(
     module: nn.Module, example: tuple[Any, ...], analysis: Analysis, dead: np.ndarray, *, verify: bool = True
-) -> Delivered | str:
+) -> Delivered | Refused:
     """Return the user's own class without the dead labels, or why there is none; the input module is left untouched."""
     if isinstance(module, fx.GraphModule):
-        return "it was loaded as a graph"
-    cut = cut_module(module, example, analysis, dead)
+        return Refused("it was loaded as a graph")
+
+    def exact(cut: nn.Module) -> bool:
+        return check(module, cut, example, analysis, dead).exact
+
+    cut = cut_module(module, example, analysis, dead, exact)
     if cut.why_not is not None:
-        return f"its code does not follow the cut: {cut.why_not}"
+        return Refused(f"its code does not follow the cut: {cut.why_not}", cut.parts)
     verdict = check(module, cut.module, example, analysis, dead) if verify else None
     if verdict is not None and not verdict.exact:
-        return f"its code does not follow the cut: the result differs by {verdict.max_relative_error:.2g}"
+        return Refused(f"its code does not follow the cut: the result differs by {verdict.max_relative_error:.2g}")
     changed = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in list(cut.repaired.items())[:4])
     more = f" and {len(cut.repaired) - 4} more" if len(cut.repaired) > 4 else ""
     return Delivered(cut.module, True, f"attributes repaired: {changed}{more}" if changed else "", verdict)
@@ -87,7 +100,7 @@ def deliver(
     `dead` are the labels that the plan takes away. `as_graph` skips the attempt with the user's own class. Raises as
     `as_rewritten` does.
     """
-    own = "as saved" if as_graph else own_class(module, example, analysis, dead, verify=verify)
+    own = Refused("as saved") if as_graph else own_class(module, example, analysis, dead, verify=verify)
     if isinstance(own, Delivered):
         return own
-    return as_rewritten(module, example, analysis, plan, dead, why=own, verify=verify, dynamic_batch=dynamic_batch)
+    return as_rewritten(module, example, analysis, plan, dead, why=own.why, verify=verify, dynamic_batch=dynamic_batch)

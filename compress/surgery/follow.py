@@ -88,8 +88,8 @@ def follow(
 ) -> tuple[dict[str, tuple[Any, Any]], Progress]:
     """Repair the cut `module` in place; return path.attribute -> (old, new), and how far it then follows.
 
-    Operators may come in another form after a cut (a dimension of size 1 is squeezed): where the module runs through, `check`
-    is asked whether it computes the right thing.
+    Operators may come in another form after a cut (a dimension of size 1 is squeezed): where the module runs through,
+    `check` is asked whether it computes the right thing.
     """
     follower = Follower(module, example, analysis, sizes, [op for op in analysis.traces[0].ops if _counts(op, sizes)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -15,16 +16,20 @@ from compress.graph.analyse import Analysis
 from compress.graph.trace import tensors_of
 from compress.surgery.attributes import refresh_bare_norms, refresh_layers
 from compress.surgery.cut import Kept, kept_indices, kept_tensors, sizes_after
-from compress.surgery.follow import follow
+from compress.surgery.follow import Progress, follow
 
 
 @dataclass(frozen=True, slots=True)
 class CutModule:
-    """The cut module; `repaired`: attributes beyond those of PyTorch's layers; `why_not` is None where it follows."""
+    """The cut module; `repaired`: attributes beyond those of PyTorch's layers; `why_not` is None where it follows.
+
+    `parts` says where its run parts from what the graph expects.
+    """
 
     module: nn.Module
     repaired: dict[str, tuple[Any, Any]]
     why_not: str | None
+    parts: Progress
 
 
 def sliced_copy(module: nn.Module, kept: Kept) -> nn.Module:
@@ -38,9 +43,9 @@ def sliced_copy(module: nn.Module, kept: Kept) -> nn.Module:
             memo[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad)
         else:
             memo[id(old)] = new
-    twin: nn.Module = _twin(module, memo)
-    refresh_layers(twin, kept)
-    return twin
+    copied: nn.Module = twin(module, memo)
+    refresh_layers(copied, kept)
+    return copied
 
 
 _PLAIN = (int, float, bool, str, bytes, type(None), type, FunctionType, torch.dtype, torch.device)
@@ -52,33 +57,42 @@ def _pickles_itself(kind: type) -> bool:
     return any(name in vars(base) for base in kind.__mro__ if base not in (object, nn.Module) for name in methods)
 
 
-def _twin(module: nn.Module, memo: dict[int, Any]) -> Any:
+def twin(module: nn.Module, memo: dict[int, Any]) -> Any:
     """Deep-copy a module tree: what `copy.deepcopy` does, without visiting the plain values one by one."""
     if id(module) in memo:
         return memo[id(module)]
     if hasattr(module, "__deepcopy__") or _pickles_itself(type(module)):
         return copy.deepcopy(module, memo)
-    twin = object.__new__(type(module))
-    memo[id(module)] = twin
+    made = object.__new__(type(module))
+    memo[id(module)] = made
     for key, value in vars(module).items():
         if isinstance(value, _PLAIN):
             new: Any = value
         elif isinstance(value, dict) and not value:
             new = type(value)()
         elif key == "_modules":
-            new = {name: None if child is None else _twin(child, memo) for name, child in value.items()}
+            new = {name: None if child is None else twin(child, memo) for name, child in value.items()}
         elif key in ("_parameters", "_buffers"):
             new = {name: None if t is None else copy.deepcopy(t, memo) for name, t in value.items()}
         else:
             new = copy.deepcopy(value, memo)
-        twin.__dict__[key] = new
-    return twin
+        made.__dict__[key] = new
+    return made
 
 
-def cut_module(module: nn.Module, example: tuple[Any, ...], analysis: Analysis, dead: np.ndarray) -> CutModule:
-    """Take the dead labels away from `module`, and try to make its code follow; the input module is left untouched."""
+def cut_module(
+    module: nn.Module,
+    example: tuple[Any, ...],
+    analysis: Analysis,
+    dead: np.ndarray,
+    check: Callable[[nn.Module], bool] | None = None,
+) -> CutModule:
+    """Take the dead labels away from `module`, and try to make its code follow; the input module is left untouched.
+
+    `check` tells whether a module computes the right thing; it is asked only where the operators do not tell already.
+    """
     sizes, kept = sizes_after(analysis, dead), kept_indices(analysis, dead)
     twin = sliced_copy(module, kept)
     refresh_bare_norms(twin, analysis, sizes)
-    repaired, problem = follow(twin, example, analysis, sizes)
-    return CutModule(twin, repaired, problem)
+    repaired, end = follow(twin, example, analysis, sizes, check)
+    return CutModule(twin, repaired, end.problem, end)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from torch import fx, nn
+from torch import nn
 
 from compress.budget.blocks import Limits
 from compress.budget.percent import choose
@@ -15,16 +15,24 @@ from compress.core.clock import Clock
 from compress.core.errors import PlanError, UsageError
 from compress.core.types import Attention, Costs, Group, Plan, Scope
 from compress.graph.analyse import Analysis, analyse
-from compress.graph.costs import costs, norm_scales
-from compress.graph.instep import in_step
+from compress.graph.costs import costs, macs, norm_scales
+from compress.graph.instep import in_step, pinned_at
 from compress.importance import Weights, default_criterion, score
 from compress.surgery.cut import dead_labels, dead_of, plan_of, sizes_after
-from compress.surgery.deliver import Delivered, as_rewritten, own_class
+from compress.surgery.deliver import Delivered, Refused, as_rewritten, own_class
+from compress.surgery.silence import Masked
+
+# Other choices tried so that the user's own class can follow, and what they must remove of what the free one does.
+ATTEMPTS = 6
+ENOUGH = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutOptions:
-    """How channels are chosen. `importance` None is automatic; a `plan` replays an earlier cut instead."""
+    """How channels are chosen. `importance` None is automatic; a `plan` replays an earlier cut instead.
+
+    `submodule` is the path of the one part of the network that is cut, inside its place; None for all of it.
+    """
 
     percent: float | None = None
     scope: Scope = Scope.GLOBAL
@@ -32,6 +40,7 @@ class CutOptions:
     limits: Limits = field(default_factory=Limits)
     attention: Attention = Attention.HEADS
     plan: Plan | None = None
+    submodule: str | None = None
     verify: bool = True
 
     def __post_init__(self) -> None:
@@ -58,20 +67,24 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The cut network with everything that later stages need to judge it."""
+    """The cut network with everything that later stages need to judge it; `masked` is the masked original.
+
+    `analysis` and `dead` are of the submodule where only that was cut; costs are the whole network's.
+    """
 
     delivered: Delivered
     chosen: Chosen
     analysis: Analysis
     dead: np.ndarray
+    masked: nn.Module
     before: Costs
     after: Costs
 
 
-def cut_network(
+def cut_whole(
     module: nn.Module, example: tuple[Any, ...], options: CutOptions, clock: Clock, *, dynamic_batch: bool = True
 ) -> Cut:
-    """Cut `module`, which is left untouched.
+    """Cut `module`, which is left untouched; the options name no submodule.
 
     Raises PlanError where nothing can leave, ExactnessError where the cut is not exact, TraceError where the network
     does not run.
@@ -87,36 +100,65 @@ def cut_network(
             chosen, dead = _chosen(analysis, groups, options)
     with clock.stage("cut and verify" if options.verify else "cut"):
         own = own_class(module, example, analysis, dead, verify=options.verify)
-        if isinstance(own, str) and options.plan is None and not isinstance(module, fx.GraphModule):
-            again = _in_step(module, example, analysis, options)
+        if isinstance(own, Refused) and own.parts is not None and options.plan is None:
+            again = _followed(module, example, analysis, dead, own, options)
             if again is not None:
                 own, chosen, analysis, dead = again
         if isinstance(own, Delivered):
             delivered = own
         else:
             how = {"verify": options.verify, "dynamic_batch": dynamic_batch}
-            delivered = as_rewritten(module, example, analysis, chosen.plan, dead, why=own, **how)
+            delivered = as_rewritten(module, example, analysis, chosen.plan, dead, why=own.why, **how)
     before = costs(module, analysis.traces[0])
     after = costs(delivered.module, analysis.traces[0], sizes_after(analysis, dead))
-    return Cut(delivered, chosen, analysis, dead, before, after)
+    return Cut(delivered, chosen, analysis, dead, Masked(module, analysis, dead).eval(), before, after)
 
 
-def _in_step(
-    module: nn.Module, example: tuple[Any, ...], analysis: Analysis, options: CutOptions
+def _followed(
+    module: nn.Module,
+    example: tuple[Any, ...],
+    analysis: Analysis,
+    dead: np.ndarray,
+    refused: Refused,
+    options: CutOptions,
 ) -> tuple[Delivered, Chosen, Analysis, np.ndarray] | None:
-    """Choose again with attention heads in step with their stream; None where that is not followed either."""
+    """Choose again so that the module's own code can follow; None where that is not found or would remove much less.
+
+    First with attention heads in step with the channels they read, then with channels pinned where the code still parts.
+    """
+    enough = ENOUGH * _removed(analysis, dead)
     stepped = in_step(analysis)
-    if stepped is None:
-        return None
-    try:
-        chosen, dead = _chosen(stepped, stepped.prunable, options)
-    except PlanError:
-        return None
-    own = own_class(module, example, stepped, dead, verify=options.verify)
-    if isinstance(own, str):
-        return None
     why = "heads leave together with the channels they read, which its code needs"
-    return replace(own, why=f"{why}; {own.why}" if own.why else why), chosen, stepped, dead
+    for _ in range(ATTEMPTS):
+        tried = stepped
+        if tried is None:
+            assert refused.parts is not None
+            tried = pinned_at(analysis, refused.parts.op)
+            why = "channels stay whose number its code computes with"
+        stepped = None
+        if tried is None:
+            return None
+        try:
+            chosen, dead = _chosen(tried, tried.prunable, options)
+        except PlanError:
+            return None
+        own = own_class(module, example, tried, dead, verify=options.verify)
+        if isinstance(own, Delivered):
+            if _removed(tried, dead) < enough:
+                return None
+            return replace(own, why=f"{why}; {own.why}" if own.why else why), chosen, tried, dead
+        if own.parts is None:
+            return None
+        if refused.parts is None or own.parts.matched > refused.parts.matched:
+            refused, analysis = own, tried
+        elif why.startswith("channels"):
+            return None
+    return None
+
+
+def _removed(analysis: Analysis, dead: np.ndarray) -> int:
+    trace = analysis.traces[0]
+    return macs(trace) - macs(trace, sizes_after(analysis, dead))
 
 
 def _replayed(plan: Plan, analysis: Analysis) -> tuple[Chosen, np.ndarray]:
