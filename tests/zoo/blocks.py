@@ -1,4 +1,4 @@
-"""Building blocks of random networks: functions (random, channels) -> module on (N, C, H, W), None if it does not fit."""
+"""Building blocks of random networks: functions (random, channels) -> module on (N, C, H, W), or None."""
 
 from __future__ import annotations
 
