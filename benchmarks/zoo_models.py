@@ -161,13 +161,13 @@ def randomise(module: nn.Module) -> None:
     """Give every parameter and running statistic random values none of which hides what comes before it."""
     weights = {id(m.weight) for m in module.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))}
     for p in module.parameters():
-        if id(p) in weights:
+        if id(p) in weights or p.dim() == 2:
             p.normal_(0, (1.6 / (p.numel() / p.shape[0])) ** 0.5)
         elif p.dim() >= 2:
             p.normal_(0.1, 0.5)
         elif p.abs().max() == 0:
             p.normal_(0, 0.1)
-        else:
+        elif p.numel() == 1 or p.std() < 1e-6:
             p.uniform_(0.5, 1.5)
     for m in module.modules():
         if isinstance(m, nn.modules.batchnorm._NormBase) and m.running_mean is not None:

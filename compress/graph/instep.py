@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from compress.graph.analyse import Analysis, settle
-from compress.graph.couplings import Couplings
+from compress.graph.couplings import Couplings, Pin, operands
+from compress.graph.trace import Op
 
 
 def in_step(analysis: Analysis) -> Analysis | None:
@@ -21,6 +22,38 @@ def in_step(analysis: Analysis) -> Analysis | None:
         return None
     couplings = replace(analysis.couplings, ties=[*analysis.couplings.ties, *ties])
     return replace(analysis, component=settle(couplings), couplings=couplings)
+
+
+def pinned_at(analysis: Analysis, op: Op | None, *, width_only: bool = False) -> Analysis | None:
+    """Pin what `op` reads, and every operator of the same source line; None where all of it stays already.
+
+    `width_only` pins only what the last dimension loses: the width that a softmax scale is computed from.
+    """
+    if op is None:
+        return None
+    couplings, layouts = analysis.couplings, analysis.layouts[0]
+    parameters = set(analysis.traces[0].parameters.values())
+    labels = [
+        array.ravel()
+        for other in analysis.traces[0].ops
+        if other is op or (other.name == op.name and other.frame == op.frame and op.frame is not None)
+        for value in operands(other)
+        if value not in parameters
+        for dims, array in layouts.get(value, ())
+        if not width_only or _varies(analysis.component[array], dims, len(analysis.traces[0].shapes[value]) - 1)
+    ]
+    if not labels:
+        return None
+    pin = Pin(np.concatenate(labels), "the network's code computes with this size", op)
+    known = {int(c) for one in couplings.pins for c in np.unique(analysis.component[one.labels])}
+    if known.issuperset(np.unique(analysis.component[pin.labels]).tolist()):
+        return None
+    return replace(analysis, couplings=replace(couplings, pins=[*couplings.pins, pin]))
+
+
+def _varies(channels: np.ndarray, dims: tuple[int, ...], dim: int) -> bool:
+    """Whether different channels lie along `dim`."""
+    return dim in dims and bool((channels != np.take(channels, [0], dims.index(dim))).any())
 
 
 def _step_ties(c: Couplings, component: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -26,13 +26,15 @@ RUNS = 80
 class Progress:
     """How many operators the cut module ran as expected, and what differs then, at which of the original's operators.
 
-    `problem` is None where nothing differs. `through` tells that the module ran to its end and gave the right shapes.
+    `problem` is None where nothing differs. `through` tells that the module ran to its end and gave the right shapes,
+    `numbers` that the operator is the right one but was given other numbers.
     """
 
     matched: int
     problem: str | None
     op: Op | None = None
     through: bool = False
+    numbers: bool = False
 
     @property
     def path(self) -> str:
@@ -195,7 +197,8 @@ def _compared(expected: list[Op], sizes: Sizes, after: Trace, error: str | None)
                 return Progress(i, what, want)
         wanted, given = _numbers(want, sizes), _numbers(have, now)
         if wanted != given:
-            return Progress(i, f"{want.name} is given {given} instead of {wanted}, in {want.where}", want)
+            what = f"{want.name} is given {given} instead of {wanted}, in {want.where}"
+            return Progress(i, what, want, numbers=True)
     reached = min(len(expected), len(got))
     stopped = expected[reached] if reached < len(expected) else None
     if error is not None:

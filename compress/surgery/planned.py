@@ -124,7 +124,7 @@ def _followed(
 ) -> tuple[Delivered, Chosen, Analysis, np.ndarray] | None:
     """Choose again so that the module's own code can follow; None where that is not found or would remove much less.
 
-    First with attention heads in step with the channels they read, then with channels pinned where the code still parts.
+    First with attention heads in step with the channels they read, then with channels pinned where the code parts.
     """
     enough = ENOUGH * _removed(analysis, dead)
     stepped = in_step(analysis)
@@ -133,7 +133,7 @@ def _followed(
         tried = stepped
         if tried is None:
             assert refused.parts is not None
-            tried = pinned_at(analysis, refused.parts.op)
+            tried = pinned_at(analysis, refused.parts.op, width_only=refused.parts.numbers)
             why = "channels stay whose number its code computes with"
         stepped = None
         if tried is None:
