@@ -6,18 +6,24 @@ not here asks PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 aten = torch.ops.aten
+META = torch.device("meta")
 Kernel = Callable[..., Any]
 
 
+def _new(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tensor of x's type; `x.new_empty` takes twice, `torch.empty_like` ten times as long on meta."""
+    return torch.empty(shape, dtype=x.dtype, device=META)
+
+
 def _like(x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return torch.empty_like(x)
+    return _new(x, x.shape) if x.is_contiguous() else torch.empty_like(x)
 
 
 def _same(x: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -31,8 +37,8 @@ def _binary(x: Any, y: Any, *_: Any, **__: Any) -> Any:
         if x.dtype != y.dtype or x.device != y.device:
             return NotImplemented
         if x.shape != y.shape:
-            return x.new_empty(torch.broadcast_shapes(x.shape, y.shape))
-    return torch.empty_like(x)
+            return _new(x, torch.broadcast_shapes(x.shape, y.shape))
+    return _like(x)
 
 
 def _binary_inplace(x: Any, y: Any, *_: Any, **__: Any) -> Any:
@@ -41,12 +47,12 @@ def _binary_inplace(x: Any, y: Any, *_: Any, **__: Any) -> Any:
 
 
 def _batch_norm(x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
+    return _like(x), _new(x, (0,)), _new(x, (0,))
 
 
 def _layer_norm(x: Tensor, shape: list[int], *_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
     stats = x.shape[: x.dim() - len(shape)] + (1,) * len(shape)
-    return torch.empty_like(x), x.new_empty(stats), x.new_empty(stats)
+    return _new(x, x.shape), _new(x, stats), _new(x, stats)
 
 
 def _convolution(
@@ -71,13 +77,56 @@ def _convolution(
         if size < 0:
             return NotImplemented
         out.append(size // stride[d] + 1)
-    return x.new_empty(out)
+    return _new(x, out)
+
+
+def _product(x: Tensor, y: Tensor) -> Any:
+    """Matrix product of two matrices or two batches of them."""
+    if x.dim() != y.dim() or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-2] or x.dtype != y.dtype:
+        return NotImplemented
+    return _new(x, (*x.shape[:-1], y.shape[-1]))
+
+
+def _addmm(bias: Tensor, x: Tensor, y: Tensor, **_: Any) -> Any:
+    if bias.shape not in (y.shape[1:], (x.shape[0], *y.shape[1:])) or bias.dtype != x.dtype:
+        return NotImplemented
+    return _product(x, y)
+
+
+def _softmax(x: Tensor, _dim: int, dtype: Any = None) -> Any:
+    return _like(x) if dtype in (None, x.dtype) else NotImplemented
+
+
+def _mean(x: Tensor, dim: Any, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    if not dim or dtype is not None or not x.is_floating_point():
+        return NotImplemented
+    over = {d % x.dim() for d in dim}
+    return _new(x, [1 if d in over else n for d, n in enumerate(x.shape) if keepdim or d not in over])
+
+
+def _cat(parts: list[Tensor], dim: int = 0) -> Any:
+    first = parts[0]
+    at = dim % max(first.dim(), 1)
+    around = (*first.shape[:at], *first.shape[at + 1 :])
+    for part in parts:
+        if (*part.shape[:at], *part.shape[at + 1 :]) != around or part.dim() != first.dim():
+            return NotImplemented
+        if part.dtype != first.dtype or not part.is_meta or not part.is_contiguous():
+            return NotImplemented
+    return _new(first, (*first.shape[:at], sum(part.shape[at] for part in parts), *first.shape[at + 1 :]))
 
 
 KERNELS: dict[Any, Kernel] = {
     aten.convolution.default: _convolution,
     aten.native_batch_norm.default: _batch_norm,
     aten.native_layer_norm.default: _layer_norm,
+    aten.mm.default: _product,
+    aten.bmm.default: _product,
+    aten.addmm.default: _addmm,
+    aten._safe_softmax.default: _softmax,
+    aten.mean.dim: _mean,
+    aten.cat.default: _cat,
+    aten.mul.Scalar: _binary,
     aten.add.Tensor: _binary,
     aten.mul.Tensor: _binary,
     aten.sub.Tensor: _binary,
