@@ -65,7 +65,7 @@ def _inside(
         cut,
         delivered=replace(cut.delivered, module=whole),
         chosen=replace(cut.chosen, plan=replace(cut.chosen.plan, submodule=path)),
-        masked=replaced(module, path, cut.masked).eval(),
+        masked=replaced(module, path, cut.masked),
         before=costs(module, trace(module, example)),
         after=costs(whole, trace(whole, example)),
     )

@@ -111,7 +111,7 @@ def cut_whole(
             delivered = as_rewritten(module, example, analysis, chosen.plan, dead, why=own.why, **how)
     before = costs(module, analysis.traces[0])
     after = costs(delivered.module, analysis.traces[0], sizes_after(analysis, dead))
-    return Cut(delivered, chosen, analysis, dead, Masked(module, analysis, dead).eval(), before, after)
+    return Cut(delivered, chosen, analysis, dead, Masked(module, analysis, dead), before, after)
 
 
 def _followed(

@@ -244,13 +244,15 @@ class Masked(nn.Module):
     def __init__(self, module: nn.Module, analysis: Analysis, dead: np.ndarray) -> None:
         """`dead[label]` is True where the label leaves."""
         super().__init__()
-        self.original = module
+        self._original = [module]  # not registered: switching this module's mode must not switch the original's
         self._analysis, self._dead = analysis, dead
 
     def forward(self, *inputs: Any) -> Any:
         """Run the original with the dead labels silent."""
-        with silenced(self.original, self._analysis, self._dead):
-            return self.original(*inputs)
+        (original,) = self._original
+        with silenced(original, self._analysis, self._dead):
+            set_mode(original, train=False)
+            return original(*inputs)
 
 
 def masked_output(module: nn.Module, example: tuple[Any, ...], analysis: Analysis, dead: np.ndarray) -> list[Tensor]:
