@@ -55,16 +55,26 @@ _MACS: dict[str, Callable[[Op, Shapes], int]] = {
 }
 
 
+def macs_of(op: Op, shape: Shapes) -> int:
+    """MACs of one operator on values of these shapes; 0 for those that do not multiply and accumulate."""
+    count = _MACS.get(op.name)
+    return 0 if count is None else count(op, shape)
+
+
 def macs_by_op(trace: Trace, sizes: Sizes | None = None) -> list[tuple[Op, int]]:
     """(operator, MACs at the traced batch size) of all that multiply; after a cut where `sizes` is given."""
     shape: Shapes = trace.shapes.__getitem__ if sizes is None else sizes.after
-    return [(op, count(op, shape)) for op in trace.ops if (count := _MACS.get(op.name)) is not None]
+    return [(op, macs_of(op, shape)) for op in trace.ops if op.name in _MACS]
+
+
+def batch_of(trace: Trace) -> int:
+    """The traced batch size: the first input's first dimension, at least 1."""
+    return max(trace.shapes[trace.inputs[0]][0] if trace.inputs and trace.shapes[trace.inputs[0]] else 1, 1)
 
 
 def macs(trace: Trace, sizes: Sizes | None = None) -> int:
-    """MACs of one input. The traced batch size is taken from the first input's first dimension."""
-    batch = trace.shapes[trace.inputs[0]][0] if trace.inputs and trace.shapes[trace.inputs[0]] else 1
-    return sum(n for _, n in macs_by_op(trace, sizes)) // max(batch, 1)
+    """MACs of one input."""
+    return sum(n for _, n in macs_by_op(trace, sizes)) // batch_of(trace)
 
 
 def costs(module: nn.Module, trace: Trace, sizes: Sizes | None = None) -> Costs:
