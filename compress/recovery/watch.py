@@ -1,0 +1,67 @@
+"""Stand beside every convolution, linear layer and batch norm of a running network, whatever its code looks like.
+
+A dispatch mode is asked by PyTorch for every operator, so that a user's own module and a rewritten graph are watched
+alike; which parameter an operator reads is told by the address of its first element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from compress.graph.trace import quiet_module, set_mode
+
+# Operator -> the positions of what it reads and of the tensor that names it.
+_PLACES = {
+    "aten.convolution": (0, 1),
+    "aten._convolution": (0, 1),
+    "aten.mm": (0, 1),
+    "aten.addmm": (1, 2),
+    "aten.native_batch_norm": (0, 3),
+    "aten.cudnn_batch_norm": (0, 3),
+    "aten.miopen_batch_norm": (0, 3),
+    "aten._native_batch_norm_legit": (0, 3),
+    "aten._native_batch_norm_legit_no_training": (0, 3),
+    "aten._batch_norm_no_update": (0, 3),
+    "aten._batch_norm_with_update": (0, 3),
+}
+Beside = Callable[[str, int, Tensor, Callable[[], Any]], Any]
+
+
+class Watch(TorchDispatchMode):
+    """Calls `beside(name, use, input, run)` in place of an operator that reads a parameter, for the `use`th time."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], beside: Beside) -> None:
+        """`tensors` are the parameters and buffers by name; operators that read none of them run unseen."""
+        super().__init__()
+        self.names = {tensor.data_ptr(): name for name, tensor in tensors.items() if tensor.numel()}
+        self.uses: dict[str, int] = {}
+        self.beside = beside
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Let `beside` run the operator, or run it."""
+        places = _PLACES.get(str(func.overloadpacket))
+        if places is not None:
+            reads, named = (args[at] if at < len(args) else None for at in places)
+            name = self.names.get(named.data_ptr()) if isinstance(named, Tensor) else None
+            if name is not None and isinstance(reads, Tensor):
+                use = self.uses.get(name, 0)
+                self.uses[name] = use + 1
+                return self.beside(name, use, reads, lambda: func(*args, **(kwargs or {})))
+        return func(*args, **(kwargs or {}))
+
+
+def watched(module: nn.Module, inputs: tuple[Tensor, ...], tensors: Mapping[str, Tensor], beside: Beside) -> Any:
+    """Run `module` once in evaluation with `beside` at whatever reads one of the `tensors`; return its output.
+
+    Gradients are off and the module is afterwards as it was, apart from what `beside` changes.
+    """
+    with quiet_module(module):
+        set_mode(module, train=False)
+        with Watch(tensors, beside):
+            return module(*inputs)
