@@ -46,8 +46,8 @@ TIMM = {
     "xception_aligned": "xception41", "xcit": "xcit_nano_12_p16_224",
 }  # fmt: skip
 
-# Where 128 pixels are too few for the architecture, or its size is part of it.
-_SIZES = {"inception_v3": 160, "maxvit_t": 224, "swin_v2_t": 128, "raft_large": 128, "raft_small": 128, "s3d": 128}
+# Where 64 pixels are too few for the architecture, or its size is part of it.
+_SIZES = {"inception_v3": 96, "maxvit_t": 224}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ def _classifier(name: str, batch: int) -> tuple[nn.Module, tuple[Any, ...]]:
     import torchvision
 
     options: dict[str, Any] = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
-    size = _SIZES.get(name, 128)
+    size = _SIZES.get(name, 64)
     if name.startswith("vit_"):
-        size = options["image_size"] = 112 if name.endswith("14") else 128
+        size = options["image_size"] = 56 if name.endswith("14") else 64
     return torchvision.models.get_model(name, weights=None, **options), _images(batch, size)
 
 
@@ -141,9 +141,10 @@ def entries() -> Iterator[Entry]:
         "torchvision detection": (torchvision.models.detection, _detector),
         "torchvision detection backbone": (torchvision.models.detection, _backbone),
     }
-    yield from _of("timm", [(name, family) for family, name in TIMM.items()], _timm)
     for kind, (module, make) in kinds.items():
         yield from _of(kind, [(name, "") for name in torchvision.models.list_models(module=module)], make)
+        if kind == "torchvision classification":
+            yield from _of("timm", [(name, family) for family, name in TIMM.items()], _timm)
 
 
 def _of(kind: str, names: list[tuple[str, str]], make: Callable[[str, int], Any]) -> Iterator[Entry]:

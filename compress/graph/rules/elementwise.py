@@ -18,7 +18,6 @@ def unify(c: Couplings, values: list[int], out: int) -> None:
     rank = len(shape)
     _agree(c, values, rank)
     merged: dict[tuple[int, ...], np.ndarray] = {}
-    spans: dict[int, tuple[int, ...]] = {}
     for v in values:
         lead = rank - len(c.shape(v))
         for dims, array in c.layout(v):
@@ -27,15 +26,30 @@ def unify(c: Couplings, values: list[int], out: int) -> None:
                 c.tie(merged[at], array)
             else:
                 merged[at] = array
-                spans.update(dict.fromkeys(at, at))
     for v in values:
         lead = rank - len(c.shape(v))
         covered = {d + lead for dims, _ in c.layout(v) for d in dims}
-        for at, array in merged.items():
+        for at in list(merged):
             full = [d for d in at if d >= lead and c.shape(v)[d - lead] == shape[d] and d not in covered]
             if full:
-                c.pin(array, "combined with a fixed tensor")
+                left, array = _without(c, at, merged.pop(at), full)
+                if left:
+                    merged[left] = array
     c.set(out, list(merged.items()))
+
+
+def _without(
+    c: Couplings, at: tuple[int, ...], array: np.ndarray, fixed: list[int]
+) -> tuple[tuple[int, ...], np.ndarray]:
+    """Take the dimensions that meet a fixed tensor out of a block: tie along them, or pin where nothing is left."""
+    if len(fixed) == len(at):
+        c.pin(array, "combined with a fixed tensor")
+        return (), array
+    for dim in fixed:
+        axis = at.index(dim)
+        c.tie(np.broadcast_to(np.take(array, [0], axis), array.shape), array)
+        array, at = np.take(array, 0, axis), at[:axis] + at[axis + 1 :]
+    return at, array
 
 
 def _agree(c: Couplings, values: list[int], rank: int) -> None:

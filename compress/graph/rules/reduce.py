@@ -1,8 +1,7 @@
 """Operators that reduce dimensions, or run along one.
 
-A sum over a labelled dimension is a contraction with ones: removed channels add nothing. A mean that is kept as a
-dimension is the statistic of a normalisation, taken over what is kept. Everything else over a labelled dimension pins
-it.
+A sum over a labelled dimension is a contraction with ones: removed channels add nothing. A mean, a norm or a largest
+value is a statistic, taken over what is kept. Everything else over a labelled dimension pins it.
 """
 
 from __future__ import annotations
@@ -44,26 +43,25 @@ def total(c: Couplings, op: Op) -> None:
     c.set(op.outs[0], _drop(c, x, dims, keepdim=bool(a.get("keepdim"))))
 
 
-@rule("aten.mean", "aten.var", "aten.std", "aten.var_mean", "aten.std_mean", "aten.linalg_vector_norm", "aten.norm")
+@rule(
+    "aten.mean", "aten.var", "aten.std", "aten.var_mean", "aten.std_mean", "aten.linalg_vector_norm", "aten.norm",
+    "aten.amax", "aten.amin",
+)  # fmt: skip
 def statistic(c: Couplings, op: Op) -> None:
-    """Mean, variance or norm: over a labelled dimension only where it is kept, to be broadcast back."""
+    """Mean, variance, norm or extreme: over a labelled dimension it is taken over what is kept."""
     a = arguments(op)
     x, keepdim = value(a.get("self", a.get("input", op.args[0]))), bool(a.get("keepdim"))
     dims = _dims(a.get("dim"), len(c.shape(x)))
-    for dim in dims:
-        if not _single(c, x, dim):
-            continue
-        if keepdim:
-            c.uses_statistics()
-        else:
-            c.fix(x, dim, f"{op.name} over the channels")
+    labelled = [_single(c, x, dim) for dim in dims]
+    if any(labelled):
+        c.uses_statistics()
     blocks = _drop(c, x, dims, keepdim=keepdim)
     for out in op.outs:
         c.set(out, blocks)
 
 
 @rule(
-    "aten.amax", "aten.amin", "aten.max", "aten.min", "aten.prod", "aten.argmax", "aten.argmin", "aten.any", "aten.all",
+    "aten.max", "aten.min", "aten.prod", "aten.argmax", "aten.argmin", "aten.any", "aten.all",
     "aten.logsumexp", "aten.median", "aten.nanmedian", "aten.mode", "aten.kthvalue", "aten.aminmax",
     "aten.count_nonzero",
 )  # fmt: skip
