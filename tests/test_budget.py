@@ -19,7 +19,7 @@ from compress.graph.costs import costs, macs, norm_scales
 from compress.importance import Weights, default_criterion, score
 from compress.surgery.cut import dead_labels, plan_of, sizes_after
 from compress.surgery.module import cut_module
-from tests.zoo.case import CASES
+from tests.zoo.cases import CASES
 from tests.zoo.harness import Net, randomised
 
 
@@ -119,7 +119,7 @@ def _left(channels: np.ndarray, groups: Sequence[Group] = GROUPS) -> list[int]:
 
 @pytest.mark.parametrize("percent", [0.02, 0.1, 0.3, 0.5, 0.77])
 def test_percent_is_exact(percent: float) -> None:
-    """Without rounding exactly int(total * percent) channels leave, those with the smallest scores; pinned ones never."""
+    """Without rounding exactly int(total * percent) channels leave, those with the smallest scores."""
     channels = _chosen(percent)
     free = np.concatenate([SCORES[g.name] for g in GROUPS if g.prunable])
     labels = np.concatenate([g.labels for g in GROUPS if g.prunable])

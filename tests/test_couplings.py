@@ -7,11 +7,10 @@ import pytest
 from compress.core.types import Attention
 from compress.graph.analyse import analyse
 from compress.graph.groups import pinned_components
-from tests.zoo import tricky, tricky_norms, tricky_programs, tricky_tokens
-from tests.zoo.case import CASES, answer
+from tests.zoo.case import answer
+from tests.zoo.cases import CASES
 from tests.zoo.harness import Snapshot, cut_both, leaving_with, randomised
 
-assert all((tricky, tricky_norms, tricky_programs, tricky_tokens))  # they enter their cases
 NAMES = sorted(CASES)
 
 

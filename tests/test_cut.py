@@ -18,7 +18,7 @@ from compress.surgery.module import cut_module, sliced_copy
 from compress.surgery.program import cut_graph, graph_of
 from compress.surgery.silence import masked_output
 from compress.surgery.verify import verify
-from tests.zoo.case import CASES
+from tests.zoo.cases import CASES
 from tests.zoo.harness import Net, Snapshot, randomised
 from tests.zoo.tricky import IMAGE, chain, residual
 
@@ -92,7 +92,7 @@ def test_plans_that_do_not_fit(keep: dict[str, dict[int, tuple[int, ...]]], word
 
 
 def test_input_is_untouched() -> None:
-    """Analysing, cutting and verifying leave tensors, modes, attributes and hooks as they were, also in training mode."""
+    """Analysing, cutting and verifying leave tensors, modes, attributes and hooks as they were."""
     module = randomised(residual().module).train()
     module.get_submodule("a").eval()
     module.get_submodule("stem").weight.requires_grad_(False)  # type: ignore[union-attr]
@@ -192,7 +192,7 @@ def test_not_a_number_is_never_exact() -> None:
     ],
 )
 def test_constants_of_the_graph(case: str, operator: str, expected: object) -> None:
-    """Sizes in views, groups, pads, normalised shapes and the softmax scale become what is left, or stay the original's."""
+    """Sizes in views, groups, pads and norms become what is left; the softmax scale stays the original's."""
     made = CASES[case]()
     module = randomised(made.module)
     analysis = analyse(module, made.example, attention=made.attention)

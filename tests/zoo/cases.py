@@ -1,0 +1,8 @@
+"""All tricky networks: importing this enters every case."""
+
+from __future__ import annotations
+
+from tests.zoo import tricky, tricky_norms, tricky_programs, tricky_tokens
+from tests.zoo.case import CASES
+
+__all__ = ["CASES", "tricky", "tricky_norms", "tricky_programs", "tricky_tokens"]
