@@ -51,10 +51,10 @@ def blocks_of(number: int, group: Group, scores: np.ndarray, limits: Limits) -> 
     step = unit(group, limits.round_to)
     order = np.argsort(scores, kind="stable")
     smallest = -(-max(limits.min_channels, 1) // step) * step
-    found = []
-    start, size = 0, group.size % step or step
-    while group.size - start - size >= smallest:
-        channels = order[start : start + size]
-        found.append(Block(number, channels, float(scores[channels].mean())))
-        start, size = start + size, step
-    return found
+    starts = [0, *range(group.size % step or step, group.size, step)]
+    ends = [end for end in (*starts[1:], group.size) if group.size - end >= smallest]
+    if not ends:
+        return []
+    sums = np.add.reduceat(scores[order[: ends[-1]]], starts[: len(ends)])
+    spans = zip(starts, ends, sums.tolist(), strict=False)
+    return [Block(number, order[start:end], total / (end - start)) for start, end, total in spans]

@@ -208,8 +208,14 @@ def refs(item: object) -> list[int]:
 
 def operands(op: Op) -> list[int]:
     """All value numbers an operator reads."""
-    found = refs(op.args)
-    return found + refs(list(op.kwargs.values())) if op.kwargs else found
+    found = []
+    for item in (*op.args, *op.kwargs.values()):
+        kind = type(item)
+        if kind is Ref:
+            found.append(item.value)
+        elif kind in (list, tuple):
+            found += refs(item)
+    return found
 
 
 def label_parameters(couplings: Couplings, trace: Trace, names: Mapping[str, tuple[np.ndarray | None, ...]]) -> None:

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from operator import is_not
 from types import FrameType
 from typing import Any
@@ -37,6 +38,11 @@ class Ref:
     value: int
 
 
+@cache
+def _packet(func: Any) -> str:
+    return str(func.overloadpacket)
+
+
 @dataclass(slots=True)
 class Op:
     """One operator call. `outs` are the numbers of its tensor results, in order; in-place results keep their number."""
@@ -51,7 +57,7 @@ class Op:
     @property
     def name(self) -> str:
         """The operator without its overload, e.g. "aten.convolution"."""
-        return str(self.func.overloadpacket)
+        return _packet(self.func)
 
     @property
     def where(self) -> str:

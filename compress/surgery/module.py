@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -35,11 +37,10 @@ class CutModule:
 def sliced_copy(module: nn.Module, kept: Kept) -> nn.Module:
     """Copy `module` with only the kept indices of every parameter and buffer; the original is never copied whole."""
     tensors = tensors_of(module)
-    parameters = dict(module.named_parameters())
     memo: dict[int, Any] = {}
     for name, new in kept_tensors(tensors, kept).items():
         old = tensors[name]
-        if name in parameters:
+        if isinstance(old, nn.Parameter):
             memo[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad)
         else:
             memo[id(old)] = new
@@ -48,12 +49,15 @@ def sliced_copy(module: nn.Module, kept: Kept) -> nn.Module:
     return copied
 
 
-_PLAIN = (int, float, bool, str, bytes, type(None), type, FunctionType, torch.dtype, torch.device)
+_PLAIN: frozenset[type] = frozenset(
+    {int, float, bool, str, bytes, type(None), type, FunctionType, torch.dtype, torch.device}
+)
 
 
-def _pickles_itself(kind: type) -> bool:
+@cache
+def _copies_itself(kind: type) -> bool:
     """Whether a class (beyond nn.Module) says how it is copied."""
-    methods = ("__getstate__", "__reduce__", "__reduce_ex__")
+    methods = ("__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__")
     return any(name in vars(base) for base in kind.__mro__ if base not in (object, nn.Module) for name in methods)
 
 
@@ -61,15 +65,16 @@ def twin(module: nn.Module, memo: dict[int, Any]) -> Any:
     """Deep-copy a module tree: what `copy.deepcopy` does, without visiting the plain values one by one."""
     if id(module) in memo:
         return memo[id(module)]
-    if hasattr(module, "__deepcopy__") or _pickles_itself(type(module)):
+    if _copies_itself(type(module)):  # type: ignore[arg-type]  # mypy takes classes for unhashable
         return copy.deepcopy(module, memo)
     made = object.__new__(type(module))
     memo[id(module)] = made
     for key, value in vars(module).items():
-        if isinstance(value, _PLAIN):
+        kind = type(value)
+        if kind in _PLAIN or (kind is tuple and all(type(item) in _PLAIN for item in value)):
             new: Any = value
-        elif isinstance(value, dict) and not value:
-            new = type(value)()
+        elif not value and kind in (dict, OrderedDict, set):
+            new = kind()
         elif key == "_modules":
             new = {name: None if child is None else twin(child, memo) for name, child in value.items()}
         elif key in ("_parameters", "_buffers"):
