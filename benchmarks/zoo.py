@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace) -> None:
     asked = [
         e
         for e in entries()
-        if fnmatchcase(e.kind, options.kind) and (fnmatchcase(e.name, options.only) or fnmatchcase(e.family, options.only))
+        if fnmatchcase(e.kind, options.kind) and any(fnmatchcase(name, options.only) for name in (e.name, e.family))
     ]
     tasks = ["cut"] + ["onnx"] * options.onnx + ["peer"] * options.peer
     todo = []
@@ -116,8 +116,8 @@ def _line(r: dict[str, Any]) -> str:
     if r["task"] == "cut":
         if "free" not in r:
             return f"{head} FAILS {r.get('error')}"
-        text = f"free {r['free']:.2f} MACs {r.get('macs_ratio', 1):.2f} {r.get('delivered', '-'):6} {r.get('exact', 9):.1e} "
-        text += f"{r.get('seconds', 0):.2f} s"
+        text = f"free {r['free']:.2f} MACs {r.get('macs_ratio', 1):.2f} {r.get('delivered', '-'):6} "
+        text += f"{r.get('exact', 9):.1e} {r.get('seconds', 0):.2f} s"
         return f"{head} {text} {'' if r.get('ok') else 'FAILS'} {r.get('error') or r.get('why') or ''}"
     return f"{head} {r.get(r['task'] + '_error') or 'ok'} {r['task']} {r[r['task'] + '_seconds']} s"
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 from zoo_models import find, randomise
 
 from compress.core.clock import Clock
@@ -52,10 +53,12 @@ def _options(**more: Any) -> CutOptions:
 
 def _cut(module: nn.Module, example: tuple[Any, ...], record: dict[str, Any]) -> None:
     record["parameters"] = sum(p.numel() for p in module.parameters())
-    record["input"] = [list(t.shape) for t in torch.utils._pytree.tree_leaves(example)]
+    record["input"] = [list(t.shape) for t in pytree.tree_leaves(example)]
     analysis = analyse(module, example)
     free, total, pins = freedom(analysis)
-    record |= {"free": free / max(total, 1), "outputs": total, "pins": pins, "unknown": dict(analysis.unknown)}
+    inner = total - pins.get("output of the network", 0)  # the network's own outputs stay by definition
+    record |= {"free": free / max(inner, 1), "free_of_all": free / max(total, 1), "pins": _most(pins)}
+    record["unknown"] = dict(analysis.unknown)
     record["on_meta"] = analysis.traces[0].on_meta
     clock = Clock()
     cut = cut_network(module, example, _options(verify=False), clock)
@@ -75,19 +78,18 @@ def _cut(module: nn.Module, example: tuple[Any, ...], record: dict[str, Any]) ->
 
 def _effect(module: nn.Module, cut: nn.Module, example: tuple[Any, ...]) -> float:
     """How far the cut moved the outputs: zero would mean that the check proved nothing."""
-    inputs = torch.utils._pytree.tree_map_only(torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, example)
+    inputs = pytree.tree_map_only(torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, example)
     pairs = zip(double_output(module, inputs), double_output(cut, inputs), strict=True)
-    return max((float((a - b).abs().max() / a.abs().max()) for a, b in pairs if a.numel() and a.shape == b.shape), default=-1)
+    alike = [(a, b) for a, b in pairs if a.numel() and a.shape == b.shape]
+    return max((float((a - b).abs().max() / a.abs().max()) for a, b in alike), default=-1.0)
 
 
-def freedom(analysis: Analysis) -> tuple[int, int, dict[str, int]]:
-    """(output channels free to leave, all output channels, reason -> pinned ones) over convolution and linear weights."""
+def freedom(analysis: Analysis) -> tuple[int, int, Counter[str]]:
+    """Output channels of convolutions and linear layers: those free to leave, all of them, and pinned ones by reason."""
     consumed = np.zeros(analysis.couplings.count, dtype=bool)
     for labels in analysis.couplings.consumed:
         consumed[labels] = True
-    convolved = {
-        op.args[1].value for t in analysis.traces for op in t.ops if op.name == "aten.convolution"
-    }
+    convolved = {op.args[1].value for t in analysis.traces for op in t.ops if op.name == "aten.convolution"}
     numbers = {n: v for t in analysis.traces for n, v in t.parameters.items()}
     making: dict[str, int] = {}
     for name, dims in analysis.parameters.items():
@@ -105,7 +107,11 @@ def freedom(analysis: Analysis) -> tuple[int, int, dict[str, int]]:
                     free += count
                 else:
                     pins[str(group.pinned[0])] += count
-    return free, total, dict(pins.most_common(4))
+    return free, total, pins
+
+
+def _most(pins: Counter[str]) -> dict[str, int]:
+    return dict([(why, n) for why, n in pins.most_common(5) if why != "output of the network"][:4])
 
 
 def _onnx(module: nn.Module, example: tuple[Any, ...], record: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The networks of the zoo: all of torchvision's kinds, and one of every timm model family, with random weights.
 
-Every parameter and statistic is drawn at random and none is zero or one throughout, since a zero-initialised layer would
-hide a wrong cut behind it.
+Every parameter and statistic is drawn at random and none is zero or one throughout, since a zero-initialised layer
+would hide a wrong cut behind it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ TIMM = {
     "cpubone": "cpubone_nano", "crossvit": "crossvit_9_240", "csatv2": "csatv2", "cspnet": "cs3darknet_s",
     "cspnext": "cspnext_tiny", "davit": "davit_tiny", "deepseek_vit": "deepseek_vit_412m",
     "deit": "deit_tiny_distilled_patch16_224", "densenet": "densenet121", "dla": "dla46x_c", "dpn": "dpn48b",
-    "edgenext": "edgenext_xx_small", "efficientformer": "efficientformer_l1", "efficientformer_v2": "efficientformerv2_s0",
+    "edgenext": "edgenext_xx_small", "efficientformer": "efficientformer_l1",
+    "efficientformer_v2": "efficientformerv2_s0",
     "efficientnet": "efficientnet_lite0", "efficientvim": "efficientvim_m1", "efficientvit_mit": "efficientvit_b0",
     "efficientvit_msra": "efficientvit_m0", "eva": "eva02_tiny_patch14_224", "fasternet": "fasternet_t0",
     "fastvit": "fastvit_t8", "focalnet": "focalnet_tiny_srf", "gcvit": "gcvit_xxtiny", "gemma4_vit": "gemma4_vit_167m",
     "ghostnet": "ghostnet_050", "hardcorenas": "hardcorenas_a", "hgnet": "hgnetv2_b0", "hiera": "hiera_tiny_224",
     "hieradet_sam2": "hieradet_small", "hrnet": "hrnet_w18_small", "iformer": "iformer_t",
-    "inception_next": "inception_next_atto", "inception_resnet_v2": "inception_resnet_v2", "inception_v3": "inception_v3",
+    "inception_next": "inception_next_atto", "inception_resnet_v2": "inception_resnet_v2",
+    "inception_v3": "inception_v3",
     "inception_v4": "inception_v4", "lcnetv2": "lcnetv2_small", "levit": "levit_128s", "lowformer": "lowformer_b0",
     "mambaout": "mambaout_femto", "maxxvit": "coatnet_pico_rw_224", "metaformer": "poolformerv2_s12",
     "mlp_mixer": "gmlp_ti16_224", "mobilenetv3": "mobilenetv3_small_050", "mobilenetv5": "mobilenetv5_base",

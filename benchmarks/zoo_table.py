@@ -27,18 +27,18 @@ def _versions() -> str:
 
     names = ("torch", "torchvision", "timm", "onnxruntime", "torch-pruning")
     return (
-        "Written by `python benchmarks/zoo.py --onnx --peer`: random weights, half of every group's channels leave "
-        "(`--scope layer --percent 0.5`), drawn at random. *free* is the share of convolution and linear output channels "
-        "that may leave; *MACs* is after / before; *error* is the largest relative difference to the masked original in "
-        "float64; *seconds* are analysis + cut on one thread, beside Torch-Pruning's graph and prune at the same ratio "
-        "(`-` where it was not run).\n\n"
+        "Written by `python benchmarks/zoo.py --onnx --peer`: random weights; half of every group's channels leave "
+        "(`--scope layer --percent 0.5`). *free* is the share of convolution and linear output channels that may leave, "
+        "the network's own outputs aside; *MACs* is after / before; *error* is the largest relative difference to the "
+        "masked original in float64; *seconds* are analysis, plan and cut on one thread of a shared machine, beside "
+        "Torch-Pruning's graph and prune at the same ratio (`-` where it was not run).\n\n"
         f"Python {platform.python_version()}, " + ", ".join(f"{n} {version(n)}" for n in names) + ".\n"
     )
 
 
 def _summary(kinds: Mapping[str, list[Record]]) -> str:
     lines = [
-        "| kind | networks | exact and runs | user's module | median free | MACs < 0.40 | ONNX parity | Torch-Pruning runs |",
+        "| kind | networks | exact and runs | user's module | median free | MACs < 0.40 | ONNX parity | Torch-Pruning |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for kind, rows in kinds.items():
@@ -60,7 +60,8 @@ def _summary(kinds: Mapping[str, list[Record]]) -> str:
     text = "\n".join(lines) + "\n"
     if both:
         ratio = median(r["peer_s"] / (r["seconds"]) for r in both)
-        text += f"\nOver the {len(both)} networks that both tools cut, Torch-Pruning takes {ratio:.1f} times as long at the median.\n"
+        text += f"\nOver the {len(both)} networks that both tools cut, Torch-Pruning takes {ratio:.1f} times as long "
+        text += "at the median.\n"
     return text
 
 
@@ -97,7 +98,7 @@ def _remarks(r: Record) -> str:
         told.append(str(r.get("error", "no result")))
     if r.get("ok") and r.get("delivered") == "graph":
         told.append(f"graph: {r['why']}")
-    if "free" in r and r["free"] < 0.6 or r.get("macs_ratio", 0) >= 0.4:
+    if ("free" in r and r["free"] < 0.6) or r.get("macs_ratio", 0) >= 0.4:
         told.append("stays: " + "; ".join(f"{n} {why}" for why, n in list(r.get("pins", {}).items())[:2]))
     if r.get("onnx_error"):
         told.append(f"ONNX: {r['onnx_error']}")
