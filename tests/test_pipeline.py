@@ -15,8 +15,11 @@ from torch import Tensor, nn
 import compress
 from compress.core.errors import PlanError, TraceError, UsageError
 from compress.core.types import Plan
+from compress.graph.analyse import analyse
 from compress.pipeline import SlimOptions, run_slim
+from compress.surgery.cut import dead_labels
 from compress.surgery.network import composed
+from compress.surgery.verify import verify
 
 MODELS = Path(__file__).parent.parent / "models"
 
@@ -228,3 +231,17 @@ def test_the_report_of_a_replay_has_no_percent(module: nn.Module, x: Tensor) -> 
     report = compress.slim(module, x, plan=replace(plan)).report
     assert report.cut.percent is None and report.cut.importance == "plan"
     assert json.loads(plan.to_json())["format"] == "compress-plan-1"
+
+
+def test_a_head_of_zeros_is_checked_all_the_same(module: nn.Module, x: Tensor) -> None:
+    """Where the output is zero whatever the cut does, the check gives the zeros values, and sees a wrong cut."""
+    nn.init.zeros_(module.head.weight)
+    nn.init.zeros_(module.head.bias)
+    analysis = analyse(module, (x,))
+    result = compress.slim(module, x, percent=0.5, round_to=1)
+    assert result.report.verdict is not None and result.report.verdict.exact
+    assert not result.model.head.weight.any()
+    dead = dead_labels(analysis, result.plan)
+    with torch.no_grad():
+        result.model.stem.weight.copy_(result.model.stem.weight.flip(0))
+    assert not verify(module, result.model, (x,), analysis, dead).exact
