@@ -223,7 +223,7 @@ class Silence(Recorder):
                 mask = sizes.alive(value, dim)
                 if mask is not None:
                     where[dim] = torch.from_numpy(np.flatnonzero(mask))
-            placed[torch.meshgrid(*where, indexing="ij")] = kept
+            placed[torch.meshgrid(*where, indexing="ij") if where else ()] = kept
             full.copy_(placed)  # keep the tensor that is numbered
             wide.append(full)
         return out
