@@ -132,8 +132,8 @@ class Silence(Recorder):
         named = {k: self._ref(v) for k, v in kwargs.items()}
         op = Op(func, tuple(self._ref(a) for a in args), named, (), self.path[-1])
         masks = self._silent(op)
-        for at, mask in masks.items():
-            args = tuple(self._masked(a, mask) if i == at else a for i, a in enumerate(args))
+        for at, dim, dead in masks:
+            args = tuple(self._masked(a, dim, dead) if i == at else a for i, a in enumerate(args))
         out = convolve(func, args, kwargs)
         op.outs = tuple(self.number(t) for t in self._tensors(out))
         self._keep_step(op)
@@ -148,17 +148,16 @@ class Silence(Recorder):
         return out
 
     @staticmethod
-    def _masked(tensor: Any, mask: tuple[int, np.ndarray]) -> Any:
-        dim, dead = mask
+    def _masked(tensor: Any, dim: int, dead: np.ndarray) -> Any:
         shape = [1] * tensor.dim()
         shape[dim] = len(dead)
         return tensor * torch.from_numpy(~dead).to(tensor.dtype).to(tensor.device).reshape(shape)
 
-    def _silent(self, op: Op) -> dict[int, tuple[int, np.ndarray]]:
-        """Which argument (by position) is silent along which dimension."""
+    def _silent(self, op: Op) -> list[tuple[int, int, np.ndarray]]:
+        """Which argument (by position) is silent along which dimension, and where."""
         kind = op.name.removeprefix("aten.")
         c = self.couplings
-        masks: dict[int, tuple[int, np.ndarray]] = {}
+        masks: list[tuple[int, int, np.ndarray]] = []
 
         def read(at: int, dim: int, *others: tuple[int, int]) -> None:
             dead = None
@@ -169,7 +168,7 @@ class Silence(Recorder):
                     dies = self._dies(labels)
                     dead = dies if dead is None else dead | dies
             if dead is not None and dead.any():
-                masks[at] = (dim, dead)
+                masks.append((at, dim, dead))
 
         if kind in ("convolution", "convolution_overrideable", "_convolution"):
             read(1, 0 if op.args[6] else 1)
@@ -183,7 +182,7 @@ class Silence(Recorder):
             self._silent_sum(op, masks)
         return masks
 
-    def _silent_sum(self, op: Op, masks: dict[int, tuple[int, np.ndarray]]) -> None:
+    def _silent_sum(self, op: Op, masks: list[tuple[int, int, np.ndarray]]) -> None:
         x = op.args[0].value
         dims = arguments(op).get("dim")
         rank = len(self.trace.shapes[x])
@@ -192,7 +191,7 @@ class Silence(Recorder):
             self.couplings.part(x, dim)
             labels = self.couplings.labels(x, dim)
             if labels is not None and self._dies(labels).any():
-                masks[0] = (dim, self._dies(labels))
+                masks.append((0, dim, self._dies(labels)))
 
     def _over_kept(self, op: Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         """Run the operator on the kept indices only, and put the result back in place; zeros elsewhere."""

@@ -262,6 +262,13 @@ def shared_layer() -> Case:
 
 
 @case
+def summed_over_tokens_and_channels() -> Case:
+    """Both dimensions of a sum lose indices."""
+    net = Net(lambda n, x: n.b(n.a(x).mT).sum((1, 2))[:, None] + 1, a=nn.Linear(6, 8), b=nn.Linear(7, 5))
+    return Case(net, TOKENS, ("a>3", "b>2"))
+
+
+@case
 def embedding() -> Case:
     """Words stay, the width of their vectors leaves."""
     net = Net(lambda n, x: n.fc(n.words(x).mean(1)), words=nn.Embedding(11, 8), fc=nn.Linear(8, 5))
