@@ -121,8 +121,11 @@ def _head(r: Random, x: Tensor, entry: nn.Module) -> tuple[str, nn.Module]:
     if kind == "hard view" and total <= LARGEST:
         return kind, Net(lambda n, y: n.fc(y.reshape(-1, total)), fc=nn.Linear(total, 5))
     if kind == "two":
+        places = min(2, x[0].amax(-1).numel())
         return kind, Net(
-            lambda n, y: (n.a(pooled(y)), n.b(y.amax(-1).flatten(1)[:, :2])), a=nn.Linear(width, 5), b=nn.Linear(2, 3)
+            lambda n, y: (n.a(pooled(y)), n.b(y.amax(-1).flatten(1)[:, :places])),
+            a=nn.Linear(width, 5),
+            b=nn.Linear(places, 3),
         )
     if kind == "nested":
         return kind, Net(
