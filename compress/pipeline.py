@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from compress.core.clock import Clock
 from compress.core.errors import CheckpointError, PlanError
 from compress.core.files import written_whole
 from compress.core.progress import Progress, Silent
-from compress.core.types import Attention, Network, Plan, Scope
-from compress.evaluation.judge import DataOptions, Judged, judge, open_for
+from compress.core.types import Attention, Network, Plan, Scope, StageResult
+from compress.evaluation.calibration import calibration_batch
+from compress.evaluation.judge import DataOptions, Judged, judge, open_calibration, open_for
+from compress.evaluation.stages import CALIBRATION_INPUTS, final, recover
 from compress.graph.analyse import Analysis, analyse
 from compress.importance import CRITERIA
 from compress.measure.before_after import Measured, export_all, in_place, measure
@@ -57,6 +59,7 @@ class SlimOptions:
     std: tuple[float, ...] | None = None
     resize: int | None = None
     calibration: str | None = None
+    recover: bool = True
     plan_in: Path | None = None
     plan_out: Path | None = None
     save: Path | None = None
@@ -91,15 +94,16 @@ def slim(
     attention: Attention | str = Attention.HEADS,
     plan: Plan | None = None,
     submodule: str | None = None,
+    calibration: Tensor | Iterable[Tensor] | None = None,
     verify: bool = True,
 ) -> Result:
     """Remove channels from `model` and return the smaller network; `model` itself is left untouched.
 
     `example_input` is one input, or a tuple of the positional ones, batch first. `percent` in [0, 1) is the fraction of
     all channels that leave (or of each group's, with `scope="layer"`); `round_to=None` keeps widths at multiples of
-    what this machine's kernels block by. `submodule` names the one part to cut. `plan` replays an earlier
-    cut instead. `verify=False` leaves out the float64
-    check.
+    what this machine's kernels block by. `submodule` names the one part to cut. `plan` replays an earlier cut instead.
+    `calibration` are inputs without labels, batch first (one tensor, or batches): from them the cut network wins back
+    what it lost, layer by layer. `verify=False` leaves out the float64 check.
 
     >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -122,7 +126,12 @@ def slim(
     cut = cut_network(model, example, options, clock)
     first = next((tuple(t.shape) for t in example if isinstance(t, Tensor)), ())
     source = Source(name=type(model).__name__, kind="module", input_shape=first)
+    stages: tuple[StageResult, ...] = ()
+    if calibration is not None:
+        inputs = calibration if isinstance(calibration, Tensor) else torch.cat(list(calibration))
+        stages = recover(model, cut, inputs, Silent(), clock)
     report = report_of(cut, source, clock.seconds, percent=percent, scope=options.scope, rounding=block)
+    report = replace(report, recovered=bool(stages), stages=stages)
     return Result(cut.delivered.module, cut.chosen.plan, report)
 
 
@@ -180,11 +189,17 @@ def run_slim(options: SlimOptions, progress: Progress | None = None) -> SlimRepo
         read = _read(options)
         network, earlier = opened(read)
         data = open_for(network, _data_options(options), _classes(network) if options.data else None)
+        learned = open_calibration(network, options.calibration, _data_options(options), data)
     with told.stage("cut and verify"):
         cut = cut_network(network.module, network.example, cut_options, clock, dynamic_batch=network.dynamic_batch)
     after = cut.delivered.module
+    stages: tuple[StageResult, ...] = ()
+    fixed = None if network.dynamic_batch else len(network.example[0])
+    if learned is not None and options.recover:
+        inputs = calibration_batch(network.example[0].shape, learned, CALIBRATION_INPUTS, options.seed)
+        stages = recover(network.module, cut, inputs, told, clock, data=data, fixed=fixed, seed=options.seed)
     with clock.stage("evaluate"):
-        judged = judge(network, after, cut.masked, data, told, options.seed)
+        judged = judge(network, after, cut.masked, data or learned, told, options.seed, reached=final(stages))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         files = export_all(network, after, options.out, folder, told, clock)
@@ -204,6 +219,9 @@ def run_slim(options: SlimOptions, progress: Progress | None = None) -> SlimRepo
         data=judged.on if judged.original is not None else None,
         agreement=judged.agreement,
         agreement_on=judged.on if judged.agreement is not None else None,
+        recovered=bool(stages),
+        stages=stages,
+        calibration=f"{learned.name} ({len(inputs):,} inputs)" if stages and learned else None,
         file_sizes=FileSizes(before=sizes[0], after=sizes[1], what="ONNX") if sizes else None,
         exported=exported,
         speedups=measured.speedups,
@@ -240,7 +258,7 @@ def _cut_options(options: SlimOptions, block: int) -> CutOptions:
 
 def _data_options(options: SlimOptions) -> DataOptions:
     return DataOptions(
-        data=options.data or options.calibration,
+        data=options.data,
         download=options.download,
         mean=options.mean,
         std=options.std,

@@ -107,7 +107,7 @@ def test_values_are_read(checkpoint: Path, invoke: Callable[..., Any]) -> None:
         ("-p 0.5 --save a.ts --out a.ts", "named twice"),
         ("-p 0.5 --save net.pt", "would overwrite an input"),
         ("-p 0.5 --scope all", "'global'"),
-        ("-p 0.5 --data digits --calibration digits", "drop one of them"),
+        ("-p 0.5 --data x.npz --calibration x.npz", "the same images"),
         ("-p half", "--percent"),
         ("-p 0.5 --batch 0", "--batch"),
         ("-p 0.5 --sope layer", "--scope"),

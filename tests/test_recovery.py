@@ -55,7 +55,11 @@ def _cut(net: nn.Module, keep: dict[str, int], example: Tensor) -> tuple[nn.Modu
 
 
 def _absorbed(net: nn.Module, keep: dict[str, int], inputs: list[Tensor]) -> Cut:
-    cut, analysis, dead = _cut(net, keep, inputs[0][:2])
+    return _absorbed_from(net, keep, inputs, inputs[0][:2])
+
+
+def _absorbed_from(net: nn.Module, keep: dict[str, int], inputs: list[Tensor], example: Tensor) -> Cut:
+    cut, analysis, dead = _cut(net, keep, example)
     raw = copy.deepcopy(cut)
     return raw, cut, absorb(net, cut, analysis, dead, inputs)
 
@@ -218,6 +222,20 @@ def test_wide_kernels_mix_channels_instead(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("compress.recovery.absorb.FEATURES", 10)
     raw, mixed, _ = _absorbed(net, keep, [x])
     assert distance(net, mixed, [_images(seed=9)]) < 0.7 * distance(net, raw, [_images(seed=9)])
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_network_of_one_batch_size_is_repaired(size: int) -> None:
+    """Batches too small to be split are held out whole; layers are fitted when the data has doubled."""
+    net = Net(
+        lambda n, x: n.fc(n.a(x.reshape(size, 3, 8, 8)).relu().mean((2, 3))), a=nn.Conv2d(3, 12, 3), fc=nn.Linear(12, 5)
+    )
+    _lively(net)
+    x = list(_images(40 * size).split(size))
+    raw, cut, report = _absorbed_from(net, {"a.weight": 8}, x, x[0])
+    assert report.inputs == 40 * size
+    assert distance(net, cut, x) < 0.7 * distance(net, raw, x)
+    assert recalibrate(net, cut, x).norms == 0
 
 
 def test_what_is_read_otherwise_too_is_left_alone() -> None:

@@ -115,8 +115,11 @@ def outputs(out: Sequence[Path], others: Iterable[Path | None], inputs: Iterable
 
 
 def images(data: str | None, calibration: str | None) -> None:
-    """Refuse --calibration beside --data: it would never be looked at."""
-    if data is not None and calibration is not None:
+    """Refuse one .npz file or factory as both --data and --calibration; other data sets have a training part."""
+    if data is None or calibration is None or not (data.endswith(".npz") or ".py:" in data):
+        return
+    if Path(data).resolve() == Path(calibration).resolve():
         raise UsageError(
-            "--calibration is for images without labels, and --data is given, which has them", fix="drop one of them"
+            f"--data and --calibration are the same images, {data}: accuracy on what recovery has seen says little",
+            fix="give --calibration other images, best from the training set",
         )

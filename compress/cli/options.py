@@ -149,7 +149,16 @@ Calibration = Annotated[
     typer.Option(
         "--calibration",
         metavar="SOURCE",
-        help="Inputs without labels, as in --data, on which original and cut network are compared.",
+        help="Images to win accuracy back from, as in --data; labels are not needed. A few hundred do. Of a data set "
+        "with parts the training part is taken.",
+        rich_help_panel=_DATA,
+    ),
+]
+Recover = Annotated[
+    bool,
+    typer.Option(
+        "--recover/--no-recover",
+        help="With --calibration, let what stays absorb what leaves; without, only compare on it.",
         rich_help_panel=_DATA,
     ),
 ]
@@ -181,6 +190,31 @@ PlanOut = Annotated[
 Json = Annotated[
     Path | None,
     typer.Option("--json", metavar="FILE", help="Write every figure, with units.", rich_help_panel=_OUTPUT),
+]
+
+Tree = Annotated[
+    bool,
+    typer.Option("--tree", help="Show the layers under their modules instead of the groups.", rich_help_panel=_OUTPUT),
+]
+Dot = Annotated[
+    Path | None,
+    typer.Option("--dot", metavar="FILE", help="Write the coupling as graphviz text.", rich_help_panel=_OUTPUT),
+]
+Svg = Annotated[
+    Path | None,
+    typer.Option(
+        "--svg", metavar="FILE", help="Write the coupling as a picture: layers by groups.", rich_help_panel=_OUTPUT
+    ),
+]
+Spread = Annotated[
+    str | None,
+    typer.Option(
+        "--importance",
+        "-i",
+        metavar="NAME",
+        help="Score the channels by this criterion, and show the smallest, median and largest of every group.",
+        rich_help_panel=_OUTPUT,
+    ),
 ]
 
 Verify = Annotated[

@@ -17,6 +17,9 @@ HELP = """Remove channels from a trained network, check the result, measure it, 
 Half of the channels, to ONNX; the architecture is identified:
 [cyan]compress slim resnet18.pt --percent 0.5 --out small.onnx[/cyan]
 
+The same, with the accuracy won back from images without labels:
+[cyan]compress slim resnet18.pt --percent 0.5 --calibration train/ --data test/[/cyan]
+
 Your own architecture, with the accuracy before and after:
 [cyan]compress slim net.pt --arch net.py:build --percent 0.3 --data images/ --save pruned.pt[/cyan]
 
@@ -46,6 +49,7 @@ def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one ea
     std: options.Std = None,
     resize: options.Resize = None,
     calibration: options.Calibration = None,
+    recover: options.Recover = True,
     out: options.Out = None,
     save: options.Save = None,
     plan_out: options.PlanOut = None,

@@ -205,6 +205,24 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """What the network reaches after one step of recovery; the first step is the raw cut.
+
+    `agreement` is the fraction of set-aside inputs on which original and cut network choose the same class, `distance`
+    sum |cut - original|^2 / sum |original|^2 of their outputs there. `seconds` is the step's own wall time. A step that
+    did not help was taken back: `kept` is False, and its agreement and distance are None.
+    """
+
+    name: str
+    accuracy: Accuracy | None = None
+    agreement: float | None = None
+    distance: float | None = None
+    seconds: float = 0.0
+    note: str = ""
+    kept: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
     """What one forward pass costs. MACs are multiply-accumulates of conv, linear, matmul, attention at batch 1."""
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import nn
 
 from compress.core.errors import DataError
 from compress.core.progress import Progress
-from compress.core.types import Accuracy, Network, Preprocessing
+from compress.core.types import Accuracy, Network, Preprocessing, StageResult
 from compress.evaluation.calibration import calibration_batch
 from compress.evaluation.data import Data, open_data
 from compress.evaluation.metrics import agreement, evaluate
+from compress.evaluation.raw import Split
 
 AGREEMENT_INPUTS = 64
 
@@ -56,7 +58,7 @@ def prepared(network: Network, options: DataOptions) -> Preprocessing | None:
     )
 
 
-def open_for(network: Network, options: DataOptions, classes: int | None) -> Data | None:
+def open_for(network: Network, options: DataOptions, classes: int | None, *, split: Split = "test") -> Data | None:
     """Open the data that the options name, as the network reads it; None where they name none."""
     if options.data is None:
         return None
@@ -70,21 +72,58 @@ def open_for(network: Network, options: DataOptions, classes: int | None) -> Dat
         size=(shape[2], shape[3]),
         classes=classes,
         download=options.download,
+        split=split,
     )
 
 
-def judge(network: Network, cut: nn.Module, mask: nn.Module, data: Data | None, told: Progress, seed: int) -> Judged:
-    """Judge the cut network beside the original and the masked one. Raises DataError where data and network do not fit."""
+def open_calibration(network: Network, spec: str | None, options: DataOptions, reported: Data | None) -> Data | None:
+    """Open the inputs that recovery learns from: the training part of a data set that has parts; None without `spec`.
+
+    Labels are not needed. `options` are those of the data that accuracy is reported on, `reported` that data.
+    Raises DataError where both are the same images.
+    """
+    found = None if spec is None else open_for(network, replace(options, data=spec), None, split="train")
+    if found is None or spec is None:
+        return None
+    same = options.data is not None and _place(options.data) == _place(spec)
+    if same and reported is not None and reported.name == found.name:
+        raise DataError(
+            f"--calibration and --data are the same images, {found.name}: accuracy on what was seen says little",
+            fix="give --calibration other images, best from the training set",
+        )
+    return found
+
+
+def _place(spec: str) -> str:
+    return str(Path(spec).resolve()) if Path(spec).exists() else spec
+
+
+def judge(
+    network: Network,
+    cut: nn.Module,
+    mask: nn.Module,
+    data: Data | None,
+    told: Progress,
+    seed: int,
+    *,
+    reached: StageResult | None = None,
+) -> Judged:
+    """Judge the cut network beside the original and the masked one; `reached` is what recovery found of it already.
+
+    Raises DataError where data and network do not fit.
+    """
     if data is None or not data.labelled:
+        if reached is not None and reached.agreement is not None:
+            return Judged(agreement=reached.agreement, on="calibration inputs that recovery did not see")
         return _agreement(network, cut, data, seed)
 
-    def reached(name: str, module: nn.Module) -> Accuracy:
+    def measured(name: str, module: nn.Module) -> Accuracy:
         with told.stage(f"accuracy, {name}", len(data)) as advance:
             return evaluate(module, data, progress=advance)
 
-    original = reached("original", network.module)
-    masked = reached("masked", mask)
-    pruned = reached("pruned", cut)
+    original = measured("original", network.module)
+    masked = measured("masked", mask)
+    pruned = (reached.accuracy if reached is not None else None) or measured("pruned", cut)
     on = f"{data.name} ({pruned.images:,} images)"
     return Judged(
         original=original, masked=masked, pruned=pruned, on=on, preprocessing=data.preprocessing, notes=data.notes

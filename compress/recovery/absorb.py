@@ -34,6 +34,7 @@ ROWS = 16_384  # places a layer is sampled at, over all passes
 ROWS_PER_FEATURE = 4  # more of them where it reads much
 FEATURES = 2_304  # what a regression may read: 256 channels through a 3 x 3 kernel
 HELD_OUT = 0.2
+SPLIT = 5  # batches of fewer inputs are held out as a whole
 NOTHING = 1e-12  # of the result's energy: rounding, nothing to absorb
 CONSTANT = 1e-9  # of the result's energy: so little variation is rounding
 
@@ -74,6 +75,27 @@ class _Layer:
     fit: Fit | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One pass: its number, how many there are, its share of all inputs, and its seed."""
+
+    number: int
+    count: int
+    share: float
+    seed: int
+
+    @property
+    def fits(self) -> bool:
+        """Layers are fitted anew when the data has doubled, and in the end."""
+        return (self.number + 1) & self.number == 0 or self.number + 1 == self.count
+
+    def training(self, rows: Rows) -> Tensor:
+        """Boolean (rows,): what is not held out."""
+        if rows.images >= SPLIT:
+            return rows.training(HELD_OUT)
+        return torch.full_like(rows.image, (self.number + 1) % SPLIT != 0 or self.count < SPLIT, dtype=torch.bool)
+
+
 def absorb(
     original: nn.Module,
     cut: nn.Module,
@@ -87,7 +109,8 @@ def absorb(
 ) -> Absorbed:
     """Repair the weights of `cut` in place, so that every layer's result is as near to the original's as it can be.
 
-    `inputs` are batches, batch first; the last fifth of each is held out to choose the ridges. `analysis` and `dead`
+    `inputs` are batches, batch first; the last fifth of each (of few inputs: every fifth batch) is held out to choose
+    the ridges. `analysis` and `dead`
     are those of the cut, of the part at `submodule` where only that was cut. Parameters keep their names and shapes;
     `original` is never touched. A layer without a bias gives its constant to the batch norm behind it; where there is
     none either, it is fitted through the origin.
@@ -96,12 +119,13 @@ def absorb(
     parts = original.get_submodule(submodule or ""), cut.get_submodule(submodule or "")
     before, after = tensors_of(parts[0]), tensors_of(parts[1])
     layers = {c.name: _layer(c, before) for c in consumers(analysis, dead) if c.name in after}
-    batches = [batch for batch in inputs if len(batch) > 1]
+    batches = list(inputs)
     total = sum(len(batch) for batch in batches)
     with torch.no_grad():
         for number, batch in enumerate(batches):
             both = [(original, before), (cut, after)]
-            _learn_from(both, layers, batch, len(batch) / total, seed + number)
+            turn = _Turn(number, len(batches), len(batch) / total, seed + number)
+            _learn_from(both, layers, batch, turn)
             if advance is not None:
                 advance(number + 1, len(batches))
     done = [(name, layer.fit) for name, layer in layers.items() if layer.fit is not None]
@@ -135,7 +159,7 @@ def _picked(tensor: Tensor, indices: np.ndarray | None, dim: int) -> Tensor:
 
 
 def _learn_from(
-    both: list[tuple[nn.Module, dict[str, Tensor]]], layers: dict[str, _Layer], batch: Tensor, share: float, seed: int
+    both: list[tuple[nn.Module, dict[str, Tensor]]], layers: dict[str, _Layer], batch: Tensor, turn: _Turn
 ) -> None:
     """One pass of both networks over a batch; the cut one is repaired layer by layer as it runs."""
 
@@ -143,15 +167,15 @@ def _learn_from(
         layer, result = layers[name], run()
         seen = result if layer.whole else x
         features = layer.left.shape[2] * (layer.left.shape[3] if layer.whole else 1)
-        limit = int(max(ROWS, ROWS_PER_FEATURE * features) * share / layer.consumer.uses)
-        rows = chosen(len(seen), tuple(seen.shape[2:]), max(limit, 64), seed, seen.device)
+        limit = int(max(ROWS, ROWS_PER_FEATURE * features) * turn.share / layer.consumer.uses)
+        rows = chosen(len(seen), tuple(seen.shape[2:]), max(limit, 64), turn.seed, seen.device)
         layer.waiting[use] = (rows, at(seen, rows))
         return result
 
     def repair(name: str, use: int, z: Tensor, run: Callable[[], Any]) -> Any:
         layer = layers[name]
         if use in layer.waiting:
-            _learn(layer, *layer.waiting.pop(use), z)
+            _learn(layer, *layer.waiting.pop(use), z, turn)
             if layer.fit is not None:
                 _write(layer, layer.fit, both[1][1])
         return run()
@@ -160,15 +184,17 @@ def _learn_from(
         watched(module, (batch,), {name: tensors[name] for name in layers}, beside)
 
 
-def _learn(layer: _Layer, rows: Rows, seen: Tensor, z: Tensor) -> None:
+def _learn(layer: _Layer, rows: Rows, seen: Tensor, z: Tensor, turn: _Turn) -> None:
     """Add the rows to the layer's moments and fit again."""
     there, missing, energy = _whole_kernels(layer, rows, seen, z) if layer.whole else _channels(layer, rows, seen, z)
-    training = rows.training(HELD_OUT)
+    training = turn.training(rows)
     parts = [
         moments(there[part], missing[part], layer.gram, float(energy[part].sum())) for part in (training, ~training)
     ]
     layer.train = parts[0] if layer.train is None else layer.train + parts[0]
     layer.held = parts[1] if layer.held is None else layer.held + parts[1]
+    if not turn.fits or min(layer.train.rows, layer.held.rows) < 2:
+        return
     layer.fit = None
     if layer.train.missing <= NOTHING * layer.train.energy and layer.held.missing <= NOTHING * layer.held.energy:
         return

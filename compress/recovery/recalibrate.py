@@ -20,11 +20,12 @@ from compress.recovery.closeness import distance
 from compress.recovery.watch import watched
 
 HELD_OUT = 0.2
+SPLIT = 5  # so many batches are held out whole
 
 
 @dataclass(frozen=True, slots=True)
 class Recalibrated:
-    """Distance of the outputs from the original's on held-out inputs, before and after; whether the new one was kept."""
+    """Distance of the outputs from the original's on held-out inputs, before and after; whether it was kept."""
 
     norms: int
     before: float
@@ -43,18 +44,19 @@ def recalibrate(
 ) -> Recalibrated:
     """Estimate the running statistics of `cut` anew, in place, or leave them where that does not help.
 
-    `inputs` are batches, batch first; the last fifth of each is held out, and decides by the distance of the outputs
-    from the original's (`closeness.distance`). Layers that keep no running statistics are not touched.
+    `inputs` are batches, batch first; the last fifth (of the batches, or of each where they are few) is held out, and
+    decides by the distance of the outputs from the original's (`closeness.distance`). Layers that keep no running
+    statistics are not touched.
     """
     start = time.perf_counter()
-    batches = [batch for batch in inputs if len(batch) > 1]
-    held = [batch[-max(int(len(batch) * HELD_OUT), 1) :] for batch in batches]
+    given = list(inputs)
+    batches, held = _split(given)
     pairs = running_statistics(cut)
     saved = {name: tensor.clone() for name, tensor in tensors_of(cut).items() if name in set(_flat(pairs))}
     before = distance(original, cut, held)
     sums: dict[str, tuple[int, Tensor, Tensor]] = {}
     for number, batch in enumerate(batches):
-        _pass(cut, batch[: len(batch) - len(held[number])], pairs, sums)
+        _pass(cut, batch, pairs, sums)
         if advance is not None:
             advance(number + 1, len(batches))
     after = distance(original, cut, held) if pairs else before
@@ -63,8 +65,18 @@ def recalibrate(
         tensors = tensors_of(cut)
         for name, tensor in saved.items():
             tensors[name].copy_(tensor)
-    total = sum(len(batch) for batch in batches)
+    total = sum(len(batch) for batch in given)
     return Recalibrated(len(pairs), before, after, better, total, time.perf_counter() - start)
+
+
+def _split(batches: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """What is learned from, and what is held out."""
+    if len(batches) >= SPLIT:
+        last = max(int(len(batches) * HELD_OUT), 1)
+        return batches[:-last], batches[-last:]
+    cuts = [len(batch) - max(int(len(batch) * HELD_OUT), 1) for batch in batches]
+    pairs = [(batch[:at], batch[at:]) for batch, at in zip(batches, cuts, strict=True) if at > 0]
+    return [used for used, _ in pairs], [aside for _, aside in pairs]
 
 
 def _flat(pairs: dict[str, str]) -> list[str]:

@@ -35,6 +35,8 @@ def show(report: SlimReport, to: Console) -> None:
 def renderable(report: SlimReport) -> RenderableType:
     """Return `report` as something rich can print: the table, then facts about the run, then warnings."""
     parts: list[RenderableType] = [Text(_title(report), "bold"), _figures(report), _facts(report)]
+    if report.stages:
+        parts.insert(2, _stages(report))
     if not report.recovered:
         parts.append(_unrecovered(report))
     parts += [Panel(escape(text), title="warning", border_style="yellow") for text in report.warnings]
@@ -50,6 +52,22 @@ def _figures(report: SlimReport) -> Table:
             table.add_column(name, justify="right")
     for label, before, middle, after, change in _rows(report):
         table.add_row(label, before, *([middle] if masked else []), after, change)
+    return table
+
+
+def _stages(report: SlimReport) -> Table:
+    """What every step of recovery reached."""
+    measured = any(stage.accuracy for stage in report.stages)
+    table = Table(header_style="bold")
+    table.add_column("recovery, without labels")
+    for name in (*(["top-1"] if measured else []), "same answer", "distance", "took"):
+        table.add_column(name, justify="right")
+    for stage in report.stages:
+        name = stage.name if stage.kept else f"{stage.name}: no help, taken back"
+        top1 = [percentage(stage.accuracy.top1) if stage.accuracy and stage.kept else ""] if measured else []
+        same = "" if stage.agreement is None else percentage(stage.agreement)
+        apart = "" if stage.distance is None else f"{stage.distance:.4f}"
+        table.add_row(name, *top1, same, apart, duration(stage.seconds) if stage.seconds else "")
     return table
 
 
@@ -133,6 +151,10 @@ def _source_facts(report: SlimReport) -> list[tuple[str, str]]:
         facts.append(("preprocessing", source.preprocessing))
     if report.data:
         facts.append(("data", report.data))
+    if report.calibration:
+        facts.append(
+            ("recovered from", f"{report.calibration}; same answer and distance are on a fifth not learned from")
+        )
     return facts + [("note", note) for note in source.notes]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from compress.core.types import Accuracy, Costs, Exported, Scope, Speedup, Verdict
+from compress.core.types import Accuracy, Costs, Exported, Scope, Speedup, StageResult, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,8 @@ class SlimReport:
 
     `delivered` is "your own class package.module.Class" or "rewritten graph", `delivered_why` why it is that.
     `agreement` is the fraction of calibration inputs on which original and cut network choose the same class.
-    `recovered` is False where nothing was done after the cut to win accuracy back. `seconds` maps stage to wall time.
+    `recovered` is False where nothing was done after the cut to win accuracy back; `stages` are the steps of what was,
+    `calibration` the inputs that they learned from. `seconds` maps stage to wall time.
     """
 
     source: Source
@@ -88,6 +89,8 @@ class SlimReport:
     agreement: float | None = None
     agreement_on: str | None = None
     recovered: bool = False
+    stages: tuple[StageResult, ...] = ()
+    calibration: str | None = None
     exported: tuple[Exported, ...] = ()
     speedups: tuple[Speedup, ...] = ()
     saved: str | None = None

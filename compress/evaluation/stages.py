@@ -1,0 +1,135 @@
+"""The recovery after a cut, one step after the other, and what each of them won."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compress.core.clock import Clock
+from compress.core.errors import DataError
+from compress.core.progress import Progress
+from compress.core.types import Accuracy, StageResult
+from compress.evaluation.data import Data
+from compress.evaluation.metrics import agreement, evaluate
+from compress.graph.trace import Trace
+from compress.recovery.absorb import absorb
+from compress.recovery.closeness import distance
+from compress.recovery.recalibrate import recalibrate
+from compress.surgery.planned import Cut
+
+CALIBRATION_INPUTS = 1024
+SET_ASIDE = 256  # inputs that recovery never sees, at most a fifth: on them the steps are compared
+MEMORY = 2**28  # floating-point numbers that one pass may hold
+ALIVE = 6  # tensors of the largest size that are alive at once, over both networks
+BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Inputs for recovery, in batches, and inputs that it never sees (one batch; may be None)."""
+
+    batches: tuple[Tensor, ...]
+    aside: Tensor | None
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs recovery sees."""
+        return sum(len(batch) for batch in self.batches)
+
+
+def batch_size(trace: Trace) -> int:
+    """How many inputs a pass can hold: `MEMORY` over what one input needs, between 8 and `BATCH`."""
+    first = trace.shapes[trace.inputs[0]] if trace.inputs else ()
+    own = max(first[0] if first else 1, 1)
+    largest = max((math.prod(shape) for shape in trace.shapes), default=1) / own
+    return max(8, min(BATCH, int(MEMORY / (largest * ALIVE))))
+
+
+def calibration_of(inputs: Tensor, size: int, *, fixed: bool) -> Calibration:
+    """Set some inputs aside and split the rest into batches of `size`; with `fixed` no batch may be smaller."""
+    aside = min(len(inputs) // 5, SET_ASIDE)
+    if fixed:
+        aside = size if len(inputs) >= 3 * size else 0
+    used = inputs[: len(inputs) - aside]
+    batches = used.split(size)
+    if len(batches) > 1 and len(batches[-1]) < size and (fixed or len(batches[-1]) < 8):
+        batches = batches[:-1]
+    return Calibration(tuple(batches), inputs[len(used) :] if aside else None)
+
+
+def recover(
+    original: nn.Module,
+    cut: Cut,
+    inputs: Tensor,
+    told: Progress,
+    clock: Clock,
+    *,
+    data: Data | None = None,
+    fixed: int | None = None,
+    seed: int = 0,
+) -> tuple[StageResult, ...]:
+    """Absorb, then recalibrate, in place; return the raw cut and each step with what it reached.
+
+    `inputs` are batch first; `fixed` is the only batch size that the network takes.
+    Accuracy is on `data` where that has labels; agreement and distance are on inputs set aside. Raises DataError where
+    there are too few inputs.
+    """
+    size = batch_size(cut.analysis.traces[0]) if fixed is None else fixed
+    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))  # they may come class by class
+    calibration = calibration_of(inputs[order.to(inputs.device)], size, fixed=fixed is not None)
+    if calibration.inputs < 2:
+        raise DataError("recovery needs at least two inputs for calibration", fix="give more, or --no-recover")
+    module = cut.delivered.module
+    stages: list[StageResult] = []
+
+    def reached(name: str, seconds: float, note: str, *, kept: bool = True) -> None:
+        with clock.stage("evaluate"):
+            accuracy = _accuracy(module, name, data, told) if kept else stages[-1].accuracy
+            same, apart = _likeness(original, module, calibration.aside) if kept else (None, None)
+        stages.append(
+            StageResult(
+                name=name, accuracy=accuracy, agreement=same, distance=apart, seconds=seconds, note=note, kept=kept
+            )
+        )
+
+    reached("cut", 0.0, "")
+    with told.stage("absorb", len(calibration.batches)) as advance, clock.stage("absorb"):
+        path = cut.chosen.plan.submodule
+        done = absorb(
+            original, module, cut.analysis, cut.dead, calibration.batches, submodule=path, seed=seed, advance=advance
+        )
+    reached("absorbed", done.seconds, f"{len(done.layers)} layers took up what they lost, from {done.inputs} inputs")
+    with told.stage("recalibrate", len(calibration.batches)) as advance, clock.stage("recalibrate"):
+        norms = recalibrate(original, module, calibration.batches, advance=advance)
+    if norms.norms:
+        change = f"{norms.before:.3g} -> {norms.after:.3g}"
+        why = "kept" if norms.kept else "taken back: the old statistics are nearer"
+        note = f"{norms.norms} batch norms; distance on held-out inputs {change}, {why}"
+        reached("recalibrated", norms.seconds, note, kept=norms.kept)
+    return tuple(stages)
+
+
+def _accuracy(module: nn.Module, name: str, data: Data | None, told: Progress) -> Accuracy | None:
+    if data is None or not data.labelled:
+        return None
+    with told.stage(f"accuracy, {name}", len(data)) as advance:
+        return evaluate(module, data, progress=advance)
+
+
+def _likeness(original: nn.Module, module: nn.Module, aside: Tensor | None) -> tuple[float | None, float | None]:
+    if aside is None:
+        return None, None
+    apart = distance(original, module, [aside])
+    try:
+        return agreement(module, original, aside), apart
+    except (DataError, IndexError):  # several outputs, or none with classes
+        return None, apart
+
+
+def final(stages: Sequence[StageResult]) -> StageResult | None:
+    """The last step that was kept."""
+    return next((stage for stage in reversed(stages) if stage.kept), None)
