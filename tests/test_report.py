@@ -7,13 +7,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 from compress.core.errors import UsageError
-from compress.core.types import Accuracy, Costs, Exported, Group, Member, Reason, Scope, Speedup, Verdict
-from compress.report.groups import groups_json, groups_table
+from compress.core.types import Accuracy, Costs, Exported, Scope, Speedup, Verdict
 from compress.report.jsonfile import UNITS, to_json, write_json
 from compress.report.terminal import show
 from compress.report.types import CutFacts, FileSizes, GroupRow, SlimReport, Source
@@ -162,25 +160,3 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
     with pytest.raises(UsageError, match="cannot write"):
         write_json(REPORT, tmp_path / "none" / "report.json")
-
-
-def _member(parameter: str, *, produces: bool) -> Member:
-    return Member(parameter, 0, np.zeros((4, 1), dtype=np.int64), produces=produces)
-
-
-def test_groups_say_why_they_stay() -> None:
-    """The table of `compress inspect` names what a group holds, and the reason that pins it."""
-    many = tuple(_member(f"layer{i}.weight", produces=True) for i in range(6))
-    groups = [
-        Group("stem", (*many, _member("head.weight", produces=False)), np.arange(4)),
-        Group("head", (_member("head.weight", produces=True),), np.arange(4), (Reason("the network's output [x]"),)),
-    ]
-    stream = io.StringIO()
-    Console(file=stream, width=160).print(groups_table("net", groups, {"aten.odd": "head"}))
-    text = stream.getvalue()
-    assert "4 of 8 channels may leave, in 1 of 2 groups" in text
-    assert "no: the network's output [x]" in text
-    assert "and 2 more" in text
-    assert "aten.odd has no rule" in text
-    data = json.loads(groups_json("net", groups, {}))
-    assert (data["channels"], data["prunable"], data["groups"][1]["pinned"]) == (8, 4, ["the network's output [x]"])

@@ -8,16 +8,24 @@ from typing import TYPE_CHECKING, Any
 from compress.cli import checks, options
 from compress.cli.errors import told_in_words
 from compress.cli.progress import progress_for
+from compress.core.progress import Progress
 from compress.core.types import Attention
 
 if TYPE_CHECKING:
-    from compress.graph.analyse import Analysis
+    from compress.report.inspection import Inspection
 
-HELP = """Show the groups of channels of a network: their sizes, and why some have to stay.
+HELP = """Show which channels could leave, what they carry, and why the others stay.
 
-[bold]Example[/bold]
+Channels that leave together are a group. Its MACs are those of one input that vanish when all its channels leave; a
+layer between two groups vanishes with either, so shares add up to more than 100 %. Its parameters likewise.
+
+[bold]Examples[/bold]
 
 [cyan]compress inspect resnet18.pt[/cyan]
+
+[cyan]compress inspect resnet18.pt --tree[/cyan]
+
+[cyan]compress inspect resnet18.pt --importance bn --svg coupling.svg[/cyan]
 """
 
 
@@ -28,7 +36,11 @@ def inspect(  # noqa: PLR0917 - typer reads the options from the parameters, one
     input_shape: options.InputShape = None,
     num_classes: options.NumClasses = None,
     trust: options.Trust = False,
+    tree: options.Tree = False,
+    importance: options.Spread = None,
     json: options.Json = None,
+    dot: options.Dot = None,
+    svg: options.Svg = None,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -36,26 +48,42 @@ def inspect(  # noqa: PLR0917 - typer reads the options from the parameters, one
     with told_in_words(debug=debug):
         shape = checks.input_shape(input_shape)
         checks.checkpoint(checkpoint)
-        checks.outputs((), (json,), inputs=(checkpoint,))
+        checks.outputs((), (json, dot, svg), inputs=(checkpoint,))
         reading = {"arch": arch, "input_shape": shape, "num_classes": num_classes, "trust": trust}
-        with progress_for(quiet=quiet).stage("analyse"):
-            analysis = _analysed(checkpoint, {"attention": attention, **reading})
-        _tell(checkpoint.name, analysis, json, quiet=quiet)
+        progress = progress_for(quiet=quiet)
+        facts = _found(checkpoint, {"attention": attention, **reading}, importance, progress)
+        _write(facts, json, dot, svg, progress)
+        if not quiet:
+            from compress.report.groups import told
+            from compress.report.terminal import console
+
+            console().print(told(facts, tree=tree))
 
 
-def _analysed(checkpoint: Path, how: dict[str, Any]) -> Analysis:
+def _found(checkpoint: Path, how: dict[str, Any], importance: str | None, progress: Progress) -> Inspection:
     from compress import pipeline
+    from compress.importance import CRITERIA
+    from compress.report.inspection import inspection
 
-    return pipeline.inspect(checkpoint, **how)
+    if importance is not None:
+        CRITERIA[importance]  # an unknown name is told before anything is loaded
+    with progress.stage("load and analyse"):
+        analysis = pipeline.inspect(checkpoint, **how)
+    return inspection(checkpoint.name, analysis, importance=importance, progress=progress)
 
 
-def _tell(name: str, analysis: Analysis, json: Path | None, *, quiet: bool) -> None:
+def _write(facts: Inspection, json: Path | None, dot: Path | None, svg: Path | None, progress: Progress) -> None:
+    """Write the files that were asked for, each whole or not at all."""
     from compress.core.files import written_whole
-    from compress.report.groups import groups_json, groups_table
-    from compress.report.terminal import console
+    from compress.report import coupling
+    from compress.report.inspectjson import inspection_json
 
-    if json is not None:
-        with written_whole(json) as temporary:
-            temporary.write_text(groups_json(name, analysis.groups, analysis.unknown), encoding="utf-8")
-    if not quiet:
-        console().print(groups_table(name, analysis.groups, analysis.unknown))
+    for path, text in ((json, inspection_json), (dot, coupling.dot)):
+        if path is not None:
+            with written_whole(path) as temporary:
+                temporary.write_text(text(facts), encoding="utf-8")
+    if svg is not None:
+        from compress.report.picture import draw
+
+        with progress.stage("draw"), written_whole(svg) as temporary:
+            draw(facts, temporary)

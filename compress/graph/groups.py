@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -110,12 +111,14 @@ def _name(parts: Sequence[Member]) -> str:
 
 
 def _unique(groups: Sequence[Group]) -> list[Group]:
+    """Give every group its own name: of several after one layer, those whose channels may leave come first."""
     seen: dict[str, int] = {}
-    named = []
-    for group in groups:
+    named = list(groups)
+    for i in sorted(range(len(groups)), key=lambda i: not groups[i].prunable):
+        group = groups[i]
         times = seen[group.name] = seen.get(group.name, 0) + 1
-        name = group.name if times == 1 else f"{group.name}#{times}"
-        named.append(Group(name, group.members, group.labels, group.pinned))
+        if times > 1:
+            named[i] = replace(group, name=f"{group.name}#{times}")
     return named
 
 
