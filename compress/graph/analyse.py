@@ -88,7 +88,7 @@ def analyse(module: nn.Module, example: tuple[Any, ...], *, attention: Attention
     """Find the channels of `module`, which is left untouched. Raises TraceError where it does not run."""
     tensors = tensors_of(module)
     traces = [trace(module, example)]
-    unused = [n for n, p in module.named_parameters() if n not in traces[0].parameters]
+    unused = [n for n, t in tensors.items() if isinstance(t, nn.Parameter) and n not in traces[0].parameters]
     if unused:  # auxiliary heads run in training only, and read channels too
         with contextlib.suppress(Exception):  # what cannot be run cannot be coupled: it stays, and is reported
             traces.append(trace(module, example, train=True))

@@ -14,7 +14,7 @@ from torch import nn
 from compress.core.types import Costs
 from compress.graph.rewrite import Sizes
 from compress.graph.rules.table import arguments
-from compress.graph.trace import Op, Ref, Trace
+from compress.graph.trace import Op, Ref, Trace, tensors_of
 
 Shapes = Callable[[int], tuple[int, ...]]
 
@@ -79,7 +79,10 @@ def macs(trace: Trace, sizes: Sizes | None = None) -> int:
 
 def costs(module: nn.Module, trace: Trace, sizes: Sizes | None = None) -> Costs:
     """Parameters of `module` and MACs of its trace."""
-    return Costs(parameters=sum(p.numel() for p in module.parameters()), macs=macs(trace, sizes))
+    return Costs(
+        parameters=sum(t.numel() for t in tensors_of(module).values() if isinstance(t, nn.Parameter)),
+        macs=macs(trace, sizes),
+    )
 
 
 def norm_scales(traces: tuple[Trace, ...]) -> frozenset[str]:

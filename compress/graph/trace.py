@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.core.errors import TraceError
+from compress.graph.nodes import Nodes
 from compress.graph.shapes import shaped
 
 _TORCH = os.path.dirname(torch.__file__)
@@ -53,11 +54,11 @@ class Op:
     outs: tuple[int, ...]
     path: str = ""
     frame: tuple[str, int] | None = None
+    name: str = field(init=False)
 
-    @property
-    def name(self) -> str:
-        """The operator without its overload, e.g. "aten.convolution"."""
-        return _packet(self.func)
+    def __post_init__(self) -> None:
+        """Note the operator's name without its overload, e.g. "aten.convolution"."""
+        self.name = _packet(self.func)
 
     @property
     def where(self) -> str:
@@ -173,7 +174,7 @@ def quiet_module(module: nn.Module) -> Iterator[None]:
 
     Train/eval modes, attributes, buffers and dictionaries that forward fills as caches are afterwards as they were.
     """
-    states = [(d, dict(d)) for m in module.modules() for d in _remembered(m)]
+    states = [(d, dict(d)) for _, m in walk(module) for d in _remembered(m)]
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -194,14 +195,14 @@ def _remembered(m: nn.Module) -> list[dict[str, Any]]:
 
 def set_mode(module: nn.Module, *, train: bool) -> None:
     """Switch to training or evaluation; an exported graph has only the mode it was exported in."""
-    if not isinstance(module, fx.GraphModule) and any(m.training is not train for m in module.modules()):
+    if not isinstance(module, fx.GraphModule) and any(m.training is not train for _, m in walk(module)):
         module.train(train)
 
 
 @contextmanager
 def module_paths(module: nn.Module, recorder: Recorder) -> Iterator[None]:
     """Tell the recorder which submodule is running."""
-    names = {id(m): name for name, m in module.named_modules()}
+    names = {id(m): name for name, m in walk(module)}
 
     def enter(m: nn.Module, _: Any) -> None:
         recorder.path.append(names.get(id(m), recorder.path[-1]))
@@ -218,9 +219,22 @@ def module_paths(module: nn.Module, recorder: Recorder) -> Iterator[None]:
         after.remove()
 
 
+def walk(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every submodule once, with its path, in the order of `named_modules`, whose nested generators take long."""
+    found: dict[int, tuple[str, nn.Module]] = {}
+    waiting: list[tuple[str, nn.Module]] = [("", module)]
+    while waiting:
+        path, part = waiting.pop()
+        if id(part) not in found:
+            found[id(part)] = path, part
+            inner = [(f"{path}.{n}" if path else n, m) for n, m in part._modules.items() if m is not None]
+            waiting += reversed(inner)
+    return list(found.values())
+
+
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name; a tensor shared by several names appears once, under the first."""
-    parts = list(module.named_modules())
+    parts = walk(module)
     found: dict[int, tuple[str, Tensor]] = {}
     for table in ("_parameters", "_buffers"):
         for path, part in parts:
@@ -233,7 +247,7 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
 @contextmanager
 def replaced(module: nn.Module, others: Mapping[int, Tensor]) -> Iterator[None]:
     """Put other tensors in the place of parameters and buffers, by id of these; afterwards they are back."""
-    tables: list[dict[str, Any]] = [table for m in module.modules() for table in (m._parameters, m._buffers)]
+    tables: list[dict[str, Any]] = [table for _, m in walk(module) for table in (m._parameters, m._buffers)]
     before = [dict(table) for table in tables]
     try:
         for table in tables:
@@ -293,7 +307,7 @@ def _run(module: nn.Module, example: tuple[Any, ...], *, meta: bool, record: Tra
     with module_paths(module, recorder), recorder:
         if isinstance(module, fx.GraphModule):
             with _reparametrize_module(module, used, tie_weights=True):
-                out = _Nodes(module, recorder, meta=meta).run(*inputs)
+                out = Nodes(module, recorder, meta=meta).run(*inputs)
         elif meta:
             with replaced(module, {id(t): used[n] for n, t in real.items()}):
                 out = module(*inputs)
@@ -304,37 +318,6 @@ def _run(module: nn.Module, example: tuple[Any, ...], *, meta: bool, record: Tra
         if not real[name].is_floating_point():
             record.constants[value] = real[name]
     return record
-
-
-class _Nodes(fx.Interpreter):
-    """Runs a graph module node by node, and remembers which values a node made."""
-
-    def __init__(self, module: fx.GraphModule, recorder: Recorder, *, meta: bool) -> None:
-        super().__init__(module, garbage_collect_values=False)
-        self.recorder = recorder
-        self.meta = meta
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Run one node, with the module it was traced in as the path."""
-        stack = n.meta.get("nn_module_stack")
-        self.recorder.path.append(
-            str(next(reversed(stack.values()))[0]).removeprefix("L['self'].") if stack else n.name
-        )
-        result = super().run_node(n)
-        self.recorder.path.pop()
-        self.recorder.trace.nodes[n.name] = pytree.tree_map_only(Tensor, self.recorder.number, result)
-        return result
-
-    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call the operator; tensors it makes on a device it names are made on meta."""
-        if self.meta:
-            args, kwargs = pytree.tree_map_only(torch.device, lambda _: torch.device("meta"), (args, kwargs))
-        return super().call_function(target, args, kwargs)
-
-    def fetch_attr(self, target: str) -> Any:
-        """Return the attribute; constants that are not parameters follow to meta."""
-        found = super().fetch_attr(target)
-        return found.to("meta") if self.meta and isinstance(found, Tensor) else found
 
 
 def tensors_in(out: Any) -> list[Tensor]:

@@ -16,7 +16,7 @@ from compress.graph.analyse import Analysis
 from compress.graph.couplings import operands
 from compress.graph.rewrite import Sizes, new_constants, whole_groups
 from compress.graph.rules.table import arguments
-from compress.graph.trace import Ref
+from compress.graph.trace import Ref, walk
 
 Facts = dict[str, dict[Any, set[Any]]]
 
@@ -87,7 +87,7 @@ _LAYERS: tuple[tuple[type[nn.Module], Callable[[Any, Any], None]], ...] = (
 def refresh_layers(module: nn.Module, changed: Iterable[str]) -> None:
     """Set the size attributes of PyTorch's layers that own one of the `changed` parameters."""
     owners = {name.rpartition(".")[0] for name in changed}
-    for path, layer in module.named_modules(remove_duplicate=True):
+    for path, layer in walk(module):
         if path in owners:
             for kind, refresh in _LAYERS:
                 if isinstance(layer, kind):
