@@ -13,21 +13,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 RESULTS = HERE / "results" / "zoo.jsonl"
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
+
+
+def run_child(task: str, kind: str, name: str, pipe: Any) -> None:
+    """Do one task in this process and send the record."""
+    from zoo_child import record_of
+
+    pipe.send(record_of(task, kind, name))
 
 
 def main() -> None:
-    """Run what was asked for, or one network when called as a child."""
+    """Run what was asked for, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="*", help="names of networks or timm families, as a glob")
     parser.add_argument("--kind", default="*", help="kinds of networks, as a glob")
@@ -39,13 +47,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="only write the table")
-    parser.add_argument("--one", nargs=3, metavar=("WHAT", "KIND", "NAME"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        from zoo_child import run_child
-
-        run_child(*options.one)
-        return
     if not options.table:
         _run(options)
     from zoo_table import write_table
@@ -66,6 +68,7 @@ def load(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def _run(options: argparse.Namespace) -> None:
     from zoo_models import entries
 
+    get_context("forkserver").set_forkserver_preload(["zoo_child", "timm", "torchvision"])
     known = load(options.out)
     asked = [
         e
@@ -91,19 +94,19 @@ def _run(options: argparse.Namespace) -> None:
 def _one(task: str, kind: str, name: str, family: str, limit: float) -> dict[str, Any]:
     """Run one task on one network in a process of its own."""
     base = {"kind": kind, "name": name, "family": family, "task": task}
-    command = [sys.executable, "-W", "ignore", __file__, "--one", task, kind, name]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    context = get_context("forkserver")
     start = time.perf_counter()
+    mine, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=run_child, args=(task, kind, name, theirs))
+    process.start()
+    theirs.close()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment, check=False)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-        if lines:
-            found = json.loads(lines[-1].removeprefix("RESULT "))
-        else:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            found = {_fails(task): f"process ended with {done.returncode}: {last[:200]}"}
-    except subprocess.TimeoutExpired:
-        found = {_fails(task): f"no result within {limit:.0f} s"}
+        found = mine.recv() if mine.poll(limit) else {_fails(task): f"no result within {limit:.0f} s"}
+    except EOFError:
+        process.join()
+        found = {_fails(task): f"the process ended with {process.exitcode}"}
+    process.kill()
+    process.join()
     return base | found | {f"{task}_seconds": round(time.perf_counter() - start, 1)}
 
 

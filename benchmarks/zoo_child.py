@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import tempfile
 import time
-import traceback
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -21,15 +19,15 @@ from zoo_models import find, randomise
 from compress.core.clock import Clock
 from compress.core.types import Scope
 from compress.graph.analyse import Analysis, analyse
+from compress.graph.trace import tensors_in
 from compress.surgery.network import cut_network
 from compress.surgery.planned import CutOptions
-from compress.surgery.silence import double_output
 
 MEMORY = 14 << 30
 
 
-def run_child(task: str, kind: str, name: str) -> None:
-    """Do `task` to one network and print the record."""
+def record_of(task: str, kind: str, name: str) -> dict[str, Any]:
+    """Do `task` to one network; what came of it."""
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     torch.set_num_threads(1)
@@ -41,10 +39,9 @@ def run_child(task: str, kind: str, name: str) -> None:
         randomise(module)
         {"cut": _cut, "onnx": _onnx, "peer": _peer}[task](module, example, record)
     except Exception as error:  # noqa: BLE001 - the record says what happened
-        traceback.print_exc()
         text = (str(error).strip().splitlines() or [""])[0][:300]
         record["error" if task == "cut" else f"{task}_error"] = f"{type(error).__name__}: {text}"
-    print("RESULT " + json.dumps(record), flush=True)
+    return record
 
 
 def _options(**more: Any) -> CutOptions:
@@ -70,18 +67,16 @@ def _cut(module: nn.Module, example: tuple[Any, ...], record: dict[str, Any]) ->
     record["parameters_ratio"] = cut.after.parameters / max(cut.before.parameters, 1)
     assert cut.delivered.verdict is not None
     record["exact"] = cut.delivered.verdict.max_relative_error
-    record["effect"] = _effect(module, cut.delivered.module, example)
-    with torch.no_grad():
-        cut.delivered.module.eval()(*example)
+    record["effect"] = _effect(module, cut.delivered.module.eval(), example)
     record["ok"] = True
 
 
 def _effect(module: nn.Module, cut: nn.Module, example: tuple[Any, ...]) -> float:
     """How far the cut moved the outputs: zero would mean that the check proved nothing."""
-    inputs = pytree.tree_map_only(torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, example)
-    pairs = zip(double_output(module, inputs), double_output(cut, inputs), strict=True)
-    alike = [(a, b) for a, b in pairs if a.numel() and a.shape == b.shape]
-    return max((float((a - b).abs().max() / a.abs().max()) for a, b in alike), default=-1.0)
+    with torch.no_grad():
+        pairs = zip(tensors_in(module(*example)), tensors_in(cut(*example)), strict=True)
+        alike = [(a, b) for a, b in pairs if a.numel() and a.shape == b.shape]
+        return max((float((a - b).abs().max() / a.abs().max()) for a, b in alike), default=-1.0)
 
 
 def freedom(analysis: Analysis) -> tuple[int, int, Counter[str]]:
