@@ -22,9 +22,10 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 # The machine's kernels block by 16 or 8; both tools are asked for half of every layer.
 PERCENT = 0.5
-ROUNDS = 7
+ROUNDS = 5
 SLOW, SLOW_ROUNDS = 5.0, 3
 HALF = 0.5
+LATENCY_SECONDS = 10.0
 
 
 def make(name: str, batch: int = 2) -> tuple[nn.Module, Tensor]:
@@ -95,7 +96,7 @@ def network(name: str, folder: str) -> dict[str, Any]:
         "exact": report.verdict.max_relative_error,
         "onnx_parity": max(before.max_relative_error, after.max_relative_error),
         "onnx_notes": [*after.notes],
-        "ort": asdict(compare(pair[0], pair[1])),
+        "ort": asdict(compare(pair[0], pair[1], max_seconds=LATENCY_SECONDS)),
     }
 
 
@@ -159,7 +160,8 @@ def half(name: str, folder: str, scope: str) -> dict[str, Any]:
     done = cut(module, x, verify=False, percent=percent, scope=scope)
     before = export(module, (x,), Path(folder) / "before.onnx")
     after = export(done.model, (x,), Path(folder) / "after.onnx")
-    ort = compare(*[onnxruntime_runner(Path(e.path), batch=1, threads=1) for e in (before, after)])
+    pair = [onnxruntime_runner(Path(e.path), batch=1, threads=1) for e in (before, after)]
+    ort = compare(pair[0], pair[1], max_seconds=LATENCY_SECONDS)
     return {"percent": percent, "macs_ratio": share, "ort": asdict(ort), "of_ideal": ort.ratio / share}
 
 

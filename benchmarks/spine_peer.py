@@ -18,7 +18,7 @@ READERS = (nn.Linear, nn.Conv2d)
 
 def peer(name: str, folder: str) -> dict[str, Any]:
     """Cut with Torch-Pruning, run, export and time the result against the original, `folder`/before.onnx."""
-    from spine_child import make, peer_cut
+    from spine_child import LATENCY_SECONDS, make, peer_cut
 
     from compress.export import export
     from compress.graph.costs import macs
@@ -41,7 +41,8 @@ def peer(name: str, folder: str) -> dict[str, Any]:
     found["onnx_parity"] = after.max_relative_error
     before = Path(folder) / "before.onnx"
     if before.exists():
-        found["ort"] = asdict(compare(*[onnxruntime_runner(p, batch=1, threads=1) for p in (before, Path(after.path))]))
+        pair = [onnxruntime_runner(p, batch=1, threads=1) for p in (before, Path(after.path))]
+        found["ort"] = asdict(compare(pair[0], pair[1], max_seconds=LATENCY_SECONDS))
     return found
 
 

@@ -80,7 +80,7 @@ def _effect(module: nn.Module, cut: nn.Module, example: tuple[Any, ...]) -> floa
 
 
 def freedom(analysis: Analysis) -> tuple[int, int, Counter[str]]:
-    """Output channels of convolutions and linear layers: those free to leave, all of them, and pinned ones by reason."""
+    """Output channels of convolutions and linear layers: those free to leave, all, and pinned ones by reason."""
     consumed = np.zeros(analysis.couplings.count, dtype=bool)
     for labels in analysis.couplings.consumed:
         consumed[labels] = True

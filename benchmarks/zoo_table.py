@@ -28,7 +28,7 @@ def _versions() -> str:
     names = ("torch", "torchvision", "timm", "onnxruntime", "torch-pruning")
     return (
         "Written by `python benchmarks/zoo.py --onnx --peer`: random weights; half of every group's channels leave "
-        "(`--scope layer --percent 0.5`). *free* is the share of convolution and linear output channels that may leave, "
+        "(`--scope layer --percent 0.5`). *free* is the share of conv and linear output channels that may leave, "
         "the network's own outputs aside; *MACs* is after / before; *error* is the largest relative difference to the "
         "masked original in float64; *seconds* are analysis, plan and cut on one thread of a shared machine, beside "
         "Torch-Pruning's graph and prune at the same ratio (`-` where it was not run).\n\n"
@@ -38,7 +38,7 @@ def _versions() -> str:
 
 def _summary(kinds: Mapping[str, list[Record]]) -> str:
     lines = [
-        "| kind | networks | exact and runs | user's module | median free | MACs < 0.40 | ONNX parity | Torch-Pruning |",
+        "| kind | networks | exact, runs | user's module | median free | MACs < 0.40 | ONNX parity | Torch-Pruning |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for kind, rows in kinds.items():

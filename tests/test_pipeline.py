@@ -33,6 +33,7 @@ class Block(nn.Module):
         self.b = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same."""
         return torch.relu(x + self.b(self.a(x)))
 
 
@@ -46,6 +47,7 @@ class Small(nn.Module):
         self.head = nn.Linear(width, 10)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, 1, H, W) -> (N, 10)."""
         return self.head(self.body(self.stem(x)).mean((2, 3)))
 
 
@@ -57,6 +59,7 @@ class Reads(nn.Module):
         self.body = Small()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, 1, H, W) -> (N, 10)."""
         y = self.body(x)
         return y if float(y.sum()) > 0 else -y
 
@@ -74,15 +77,18 @@ def randomised(module: nn.Module) -> nn.Module:
 
 @pytest.fixture
 def module() -> nn.Module:
+    """Return a small residual network with an order among its channels."""
     return randomised(Small())
 
 
 @pytest.fixture
 def x() -> Tensor:
+    """Return two inputs for it."""
     return torch.randn(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
 
 
 def options(path: Path, **given: object) -> SlimOptions:
+    """Return options without latencies, at arbitrary widths."""
     return SlimOptions(checkpoint=path, bench=False, round_to=1, **given)  # type: ignore[arg-type]
 
 
@@ -129,7 +135,8 @@ def test_every_form_is_cut_saved_and_cut_again(module: nn.Module, x: Tensor, for
     saved, again, plan = tmp_path / "saved.pt", tmp_path / "again.pt", tmp_path / "plan.json"
     shape = (1, 1, 12, 12)
     first = run_slim(options(path, percent=0.5, save=saved, plan_out=plan, trust=trust, input_shape=shape))
-    assert first.verdict is not None and first.verdict.exact
+    assert first.verdict is not None
+    assert first.verdict.exact
     loaded = compress.load(saved)
     assert sum(p.numel() for p in loaded.parameters()) == first.costs_after.parameters
     replayed = compress.slim(module, x, plan=Plan.from_json(plan.read_text())).model
@@ -169,8 +176,10 @@ def test_masked_and_cut_reach_the_same_accuracy(tmp_path: Path) -> None:
         data=str(tmp_path / "some.npz"),
     )
     report = run_slim(asked)
-    assert report.accuracy_original is not None and report.accuracy_original.top1 > 0.88
-    assert report.accuracy_masked is not None and report.accuracy_pruned is not None
+    assert report.accuracy_original is not None
+    assert report.accuracy_original.top1 > 0.88
+    assert report.accuracy_masked is not None
+    assert report.accuracy_pruned is not None
     assert report.accuracy_masked.top1 == report.accuracy_pruned.top1
     assert report.accuracy_masked.per_class == report.accuracy_pruned.per_class
     assert report.accuracy_masked.loss == pytest.approx(report.accuracy_pruned.loss, rel=1e-5)
@@ -205,7 +214,8 @@ def test_code_that_reads_values_is_cut_where_it_can_be(x: Tensor) -> None:
     net = Reads()
     randomised(net)
     result = compress.slim(net, x, percent=0.5, round_to=1)
-    assert result.report.verdict is not None and result.report.verdict.exact
+    assert result.report.verdict is not None
+    assert result.report.verdict.exact
     assert result.report.costs_after.macs < 0.6 * result.report.costs_before.macs
 
 
@@ -229,7 +239,8 @@ def test_the_report_of_a_replay_has_no_percent(module: nn.Module, x: Tensor) -> 
     """A replayed plan is reported as one."""
     plan = compress.slim(module, x, percent=0.4, round_to=1).plan
     report = compress.slim(module, x, plan=replace(plan)).report
-    assert report.cut.percent is None and report.cut.importance == "plan"
+    assert report.cut.percent is None
+    assert report.cut.importance == "plan"
     assert json.loads(plan.to_json())["format"] == "compress-plan-1"
 
 
@@ -239,7 +250,8 @@ def test_a_head_of_zeros_is_checked_all_the_same(module: nn.Module, x: Tensor) -
     nn.init.zeros_(module.head.bias)
     analysis = analyse(module, (x,))
     result = compress.slim(module, x, percent=0.5, round_to=1)
-    assert result.report.verdict is not None and result.report.verdict.exact
+    assert result.report.verdict is not None
+    assert result.report.verdict.exact
     assert not result.model.head.weight.any()
     dead = dead_labels(analysis, result.plan)
     with torch.no_grad():

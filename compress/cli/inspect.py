@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 HELP = """Show which channels could leave, what they carry, and why the others stay.
 
-Channels that leave together are a group. Its MACs are those of one input that vanish when all its channels leave; a
-layer between two groups vanishes with either, so shares add up to more than 100 %. Its parameters likewise.
+Channels that leave together are a group. Its MACs and parameters are those that vanish when all its channels \
+leave. A layer between two groups vanishes with either, so shares add up to more than 100 %.
 
 [bold]Examples[/bold]
 

@@ -28,7 +28,7 @@ from compress.graph.trace import tensors_of
 from compress.recovery.consumers import Consumer, consumers
 from compress.recovery.regression import Fit, Moments, fit, moments
 from compress.recovery.samples import Rows, at, chosen, inside, patches
-from compress.recovery.watch import watched
+from compress.graph.watch import watched
 
 ROWS = 16_384  # places a layer is sampled at, over all passes
 ROWS_PER_FEATURE = 4  # more of them where it reads much

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from compress.graph.trace import tensors_of
 from compress.recovery.closeness import distance
-from compress.recovery.watch import watched
+from compress.graph.watch import watched
 
 HELD_OUT = 0.2
 SPLIT = 5  # so many batches are held out whole

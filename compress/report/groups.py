@@ -44,7 +44,7 @@ def groups_table(facts: Inspection) -> Table:
     for name in ("channels", "MACs", "share", "parameters"):
         table.add_column(name, justify="right", no_wrap=True)
     if facts.importance is not None:
-        table.add_column(f"{facts.importance}: min, median, max", justify="right", overflow="fold")
+        table.add_column(f"{facts.importance}: min, median, max", justify="right", no_wrap=True)
     table.add_column("free", no_wrap=True)
     table.add_column("with, read by; why it stays", overflow="fold")
     kernels = {layer.name for layer in facts.layers if layer.kernel}
@@ -115,7 +115,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def _spread(spread: Spread | None) -> str:
-    return "-" if spread is None else f"{spread.low:.3g}  {spread.middle:.3g}  {spread.high:.3g}"
+    return "-" if spread is None else f"{spread.low:.2g}  {spread.middle:.2g}  {spread.high:.2g}"
 
 
 def _listed(names: Sequence[str], beside: str = "") -> str:
@@ -124,8 +124,9 @@ def _listed(names: Sequence[str], beside: str = "") -> str:
     >>> _listed(["layer1.0.conv2", "layer2.0.conv1", "fc"], "layer1.0.conv1")
     '….conv2, layer2.0.conv1, fc'
     """
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(_beside(name.split("."), beside.split(".")) for name in names[:NAMES_SHOWN]) + more
+    shown = NAMES_SHOWN if len(names) > NAMES_SHOWN + 1 else len(names)
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(_beside(name.split("."), beside.split(".")) for name in names[:shown]) + more
 
 
 def _beside(name: Sequence[str], other: Sequence[str]) -> str:

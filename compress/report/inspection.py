@@ -65,7 +65,7 @@ class LayerFacts:
 class Cause:
     """Why channels stay, over the whole network: how many groups, their channels and their output channels.
 
-    `first` is where it is met first. A group that stays for several reasons counts in each.
+    `operator` and `first` are what asks for it first, and where. A group that stays for several reasons counts in each.
     """
 
     why: str
@@ -118,20 +118,20 @@ class Inspection:
     @cached_property
     def causes(self) -> tuple[Cause, ...]:
         """Why channels stay, the reason that costs most output channels first."""
-        found: dict[tuple[str, str], list[tuple[GroupFacts, Reason]]] = {}
+        found: dict[str, list[tuple[GroupFacts, Reason]]] = {}
         for facts in self.made:
             for reason in facts.group.pinned:
-                found.setdefault((reason.why, reason.operator), []).append((facts, reason))
+                found.setdefault(reason.why, []).append((facts, reason))
         causes = [
             Cause(
                 why=why,
-                operator=operator,
+                operator=held[0][1].operator,
                 first=held[0][1].where,
                 groups=len(held),
                 channels=sum(facts.group.size for facts, _ in held),
                 outputs=sum(facts.outputs for facts, _ in held),
             )
-            for (why, operator), held in found.items()
+            for why, held in found.items()
         ]
         return tuple(sorted(causes, key=lambda cause: (-cause.outputs, -cause.channels)))
 
