@@ -112,9 +112,11 @@ def _analyse(tensors: Mapping[str, Tensor], traces: Sequence[Trace], attention: 
         for op in recorded.ops:
             if not apply_rule(couplings, op):
                 unknown.setdefault(op.name, op.where)
-        couplings.op = None
+        makers = {out: op for op in recorded.ops for out in op.outs}
         for out in recorded.outputs:
+            couplings.op = makers.get(out)
             couplings.fix_all(out, "output of the network")
+        couplings.op = None
         layouts.append(couplings.layouts)
     component = settle(couplings)
     unused = tuple(name for name in tensors if name not in used and tensors[name].dim() > 0)
