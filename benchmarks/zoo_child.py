@@ -24,6 +24,7 @@ from compress.surgery.network import cut_network
 from compress.surgery.planned import CutOptions
 
 MEMORY = 14 << 30
+OUTPUT = "output of the network"  # the reason by which outputs stay
 
 
 def record_of(task: str, kind: str, name: str) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def _cut(module: nn.Module, example: tuple[Any, ...], record: dict[str, Any]) ->
     record["input"] = [list(t.shape) for t in pytree.tree_leaves(example)]
     analysis = analyse(module, example)
     free, total, pins = freedom(analysis)
-    inner = total - pins.get("output of the network", 0)  # the network's own outputs stay by definition
+    inner = total - pins.get(OUTPUT, 0)  # the network's own outputs stay by definition
     record |= {"free": free / max(inner, 1), "free_of_all": free / max(total, 1), "pins": _most(pins)}
     record["unknown"] = dict(analysis.unknown)
     record["on_meta"] = analysis.traces[0].on_meta
@@ -101,12 +102,13 @@ def freedom(analysis: Analysis) -> tuple[int, int, Counter[str]]:
                 if group.prunable:
                     free += count
                 else:
-                    pins[str(group.pinned[0])] += count
+                    reason = group.pinned[0]
+                    pins[OUTPUT if reason.why == OUTPUT else str(reason)] += count
     return free, total, pins
 
 
 def _most(pins: Counter[str]) -> dict[str, int]:
-    return dict([(why, n) for why, n in pins.most_common(5) if why != "output of the network"][:4])
+    return dict([(why, n) for why, n in pins.most_common(5) if why != OUTPUT][:4])
 
 
 def _onnx(module: nn.Module, example: tuple[Any, ...], record: dict[str, Any]) -> None:
