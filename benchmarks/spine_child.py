@@ -78,17 +78,12 @@ def network(name: str, folder: str) -> dict[str, Any]:
     from compress.measure.runners import onnxruntime_runner
 
     module, x = make(name)
-    cut(module, x, verify=False)
-    seconds = cut(module, x, verify=False).report.seconds
     done = cut(module, x, verify=True)
     report = done.report
     after = export(done.model, (x,), Path(folder) / "after.onnx")
     before = export(module, (x,), Path(folder) / "before.onnx")
     pair = [onnxruntime_runner(Path(e.path), batch=1, threads=1) for e in (before, after)]
     return {
-        "analyse_s": seconds["analyse"],
-        "prune_s": seconds["plan"] + seconds["cut"],
-        "verify_s": report.seconds["cut and verify"] - seconds["cut"],
         "macs": [report.costs_before.macs, report.costs_after.macs],
         "parameters": [report.costs_before.parameters, report.costs_after.parameters],
         "round_to": report.cut.round_to,
@@ -102,6 +97,8 @@ def network(name: str, folder: str) -> dict[str, Any]:
 
 def speed(name: str) -> dict[str, Any]:
     """CPU seconds of a whole cut without the check, interleaved with Torch-Pruning's graph and cut."""
+    from compress.graph.analyse import analyse
+
     module, x = make(name)
     layers = sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in module.modules())
     seconds: dict[str, list[float]] = {"compress": [], "torch_pruning": []}
@@ -125,8 +122,8 @@ def speed(name: str) -> dict[str, Any]:
             seconds["compress"].append(mine)
             if theirs is not None:
                 seconds["torch_pruning"].append(theirs)
-    stages = cut(module, x, verify=False).report.seconds
-    found: dict[str, Any] = {"layers": layers, "seconds": seconds, "stages": dict(stages)}
+    analysis = median(_cpu_seconds(lambda: analyse(module, (x,))) for _ in range(rounds))
+    found: dict[str, Any] = {"layers": layers, "seconds": seconds, "analyse": analysis}
     found["median"] = {who: median(times) for who, times in seconds.items() if times}
     if error is not None:
         return found | {"torch_pruning_error": error}

@@ -24,9 +24,9 @@ NETWORKS = """\
 
 *error* is the largest difference to the masked original in float64, relative to the largest output; *parity* the same
 between PyTorch and the ONNX file in onnxruntime, before and after the cut, at batch 1, 2 and 5; *ORT* is the latency
-after / before in onnxruntime on the CPU (batch 1, median of interleaved rounds, 95 % interval). Seconds are wall time
-of a warm call. Torch-Pruning's result is checked against the original that reads zeros where its channels left (- where
-a layer norm mixes channels, for which that is no reference).
+after / before in onnxruntime on the CPU (batch 1, median of interleaved rounds, 95 % interval). Seconds are CPU time of
+a warm call. Torch-Pruning's result is checked against the original that reads zeros where its channels left (- where a
+layer norm mixes channels, for which that is no reference).
 """
 SPEED = """\
 ## Seconds of a cut
@@ -58,8 +58,10 @@ def tables(results: Mapping[str, Record]) -> str:
         INTRODUCTION,
         _about(results.get("about", {}).get("machine", {})),
     ]
-    makers = {"networks": _networks, "speed": _speed, "half": _half, "memory": _memory, "help": _help}
+    makers = {"speed": _speed, "half": _half, "memory": _memory, "help": _help}
     parts += [make(results[part], ELEVEN) for part, make in makers.items() if part in results]
+    if "networks" in results:
+        parts.insert(3, _networks(results["networks"], results.get("speed", {}), ELEVEN))
     return "\n".join(parts)
 
 
@@ -88,7 +90,7 @@ def _met(condition: bool) -> str:
     return "met" if condition else "**missed**"
 
 
-def _networks(records: Record, order: Iterable[str]) -> str:
+def _networks(records: Record, speed: Record, order: Iterable[str]) -> str:
     names = _in_order(records, order)
     good = [r["compress"] for _, r in names if "error" not in r["compress"]]
     exact = [r for r in good if r["exact"] <= EXACT]
@@ -96,29 +98,29 @@ def _networks(records: Record, order: Iterable[str]) -> str:
     return (
         f"{NETWORKS}\n"
         + _rows(
-            "network | analyse s | plan + cut s | verify s | MACs before (M) | after / before | error | parity | ORT",
-            [_network_row(name, r["compress"]) for name, r in names],
+            "network | analyse s | plan + cut s | MACs before (M) | after / before | error | parity | ORT",
+            [_network_row(name, r["compress"], speed.get(name, {})) for name, r in names],
         )
         + f"\nBars: exact to {EXACT:g} on {len(exact)} of {len(names)} ({_met(len(exact) == len(names))}); parity to "
         f"{PARITY:g} on {len(parity)} of {len(names)} ({_met(len(parity) == len(names))}).\n\n"
         "Torch-Pruning in the same run:\n\n"
         + _rows(
-            "network | seconds | runs | error | parity | MACs after / before: compress | Torch-Pruning | "
+            "network | wall s | runs | error | parity | MACs after / before: compress | Torch-Pruning | "
             "ORT: compress | Torch-Pruning",
             [_peer_row(name, r) for name, r in names],
         )
     )
 
 
-def _network_row(name: str, r: Record) -> list[str]:
+def _network_row(name: str, r: Record, speed: Record) -> list[str]:
     if "error" in r:
-        return [name, f"{FAILS}: {r['error']}", *["-"] * 7]
+        return [name, f"{FAILS}: {r['error']}", *["-"] * 6]
     before, after = r["macs"]
+    timed = "analyse" in speed
     return [
         name,
-        f"{r['analyse_s']:.3f}",
-        f"{r['prune_s']:.3f}",
-        f"{r['verify_s']:.2f}",
+        f"{speed['analyse']:.3f}" if timed else "-",
+        f"{speed['median']['compress'] - speed['analyse']:.3f}" if timed else "-",
         f"{before / MILLION:.0f}",
         f"{after / before:.3f}",
         f"{r['exact']:.1e}",
