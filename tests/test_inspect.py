@@ -229,7 +229,7 @@ def test_the_picture_is_a_self_contained_svg(facts: Inspection, tmp_path: Path) 
     assert text == (tmp_path / "two.svg").read_text(encoding="utf-8")
     assert ET.fromstring(text).tag.endswith("svg")
     assert not re.findall(r'href="(?!#)', text)
-    draw(inspection("nothing", analyse(nn.ReLU(), (torch.randn(2, 3),))), tmp_path / "nothing.svg")
+    draw(inspection(r"no $\thing$", analyse(nn.ReLU(), (torch.randn(2, 3),))), tmp_path / "nothing.svg")
 
 
 @pytest.fixture

@@ -46,7 +46,9 @@ def test_importing_costs_nothing(module: str) -> None:
     assert _imported_by(f"import {module}") == set()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["slim", "--help"], ["slim", "none.pt"], ["slim", "x", "-p", "2"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["slim", "--help"], ["inspect", "--help"], ["slim", "none.pt"], ["slim", "x", "-p", "2"]]
+)
 def test_help_and_simple_mistakes_import_nothing_heavy(arguments: list[str]) -> None:
     """Whoever asks for help, or mistypes, does not wait for torch."""
     invoke = f"from typer.testing import CliRunner; from compress.cli import app; CliRunner().invoke(app, {arguments})"
