@@ -116,7 +116,7 @@ def _timm(name: str, batch: int) -> tuple[nn.Module, tuple[Any, ...]]:
     full = timm.get_pretrained_cfg(name).input_size if timm.get_pretrained_cfg(name) else (3, 224, 224)
     problem: Exception | None = None
     for size in (128, 160, 192, 224, 256, full[-1]):
-        for options in ({"img_size": size}, {}):
+        for options in ({"img_size": size, "num_classes": 1000}, {"num_classes": 1000}):
             try:
                 with warnings.catch_warnings(), torch.device("meta"):
                     warnings.simplefilter("ignore")
@@ -125,7 +125,7 @@ def _timm(name: str, batch: int) -> tuple[nn.Module, tuple[Any, ...]]:
                 problem = error
                 continue
             return timm.create_model(name, pretrained=False, **options), _images(batch, size, channels=full[0])
-    model = timm.create_model(name, pretrained=False)
+    model = timm.create_model(name, pretrained=False, num_classes=1000)
     if not isinstance(problem, (TypeError, NotImplementedError)):
         model.eval()(torch.randn(batch, *full))  # meta tensors may be what fails, not the size
     return model, (torch.randn(batch, *full),)

@@ -19,7 +19,7 @@ from compress.graph.rules.table import arguments
 from compress.graph.trace import Op, Ref, Trace, attempt
 from compress.surgery.attributes import Facts, certain, facts, folded, options, own_attributes, subtree
 
-RUNS = 80
+RUNS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Progress:
     """How many operators the cut module ran as expected, and what differs then, at which of the original's operators.
 
     `problem` is None where nothing differs. `through` tells that the module ran to its end and gave the right shapes,
-    `numbers` that the operator is the right one but was given other numbers.
+    `numbers` that the operator is the right one but was given other numbers; `last` is the last operator that matched.
     """
 
     matched: int
@@ -35,11 +35,18 @@ class Progress:
     op: Op | None = None
     through: bool = False
     numbers: bool = False
+    last: Op | None = None
 
     @property
-    def path(self) -> str:
-        """The module in which the runs part."""
-        return "" if self.op is None else self.op.path
+    def paths(self) -> list[str]:
+        """The modules around the place where the runs part, the innermost first."""
+        found = {""}
+        for op in (self.last, self.op):
+            path = "" if op is None else op.path
+            while path:
+                found.add(path)
+                path = path.rpartition(".")[0]
+        return sorted(found, key=lambda path: (-len(path.split(".")) if path else 0, path))
 
 
 @dataclass(slots=True)
@@ -60,7 +67,9 @@ class Follower:
         after, error = attempt(self.module, self.example, meta=self.analysis.traces[0].on_meta)
         outputs = [self.sizes.after(value) for value in self.analysis.traces[0].outputs]
         through = error is None and outputs == [after.shapes[value] for value in after.outputs]
-        return replace(_compared(self.expected, self.sizes, after, error), through=through)
+        found = _compared(self.expected, self.sizes, after, error)
+        last = self.expected[found.matched - 1] if found.matched else None
+        return replace(found, through=through, last=last)
 
     def options(self, known: Facts, path: str, old: Any) -> list[Any]:
         """What an attribute of the module at `path` may have become, the likeliest first."""
@@ -136,7 +145,7 @@ def _repair_certain(follower: Follower, known: Facts) -> None:
 
 def _one_step(follower: Follower, known: Facts, best: Progress) -> Progress | None:
     """Find one repair that brings the run further, and keep it; None where none does."""
-    for kind, key, choice in list(_candidates(follower, known, best.path)):
+    for kind, key, choice in list(_candidates(follower, known, best.paths)):
         if follower.runs >= RUNS:
             return None
         undo = _apply(follower, known, kind, key, choice)
@@ -150,22 +159,19 @@ def _one_step(follower: Follower, known: Facts, best: Progress) -> Progress | No
     return None
 
 
-def _candidates(follower: Follower, known: Facts, path: str) -> Iterator[tuple[type, str, int]]:
-    """Class, attribute and option, for the modules around `path`, the innermost first; -1 is the original value."""
+def _candidates(follower: Follower, known: Facts, paths: list[str]) -> Iterator[tuple[type, str, int]]:
+    """Class, attribute and option, for the modules at `paths`; -1 is the original value."""
+    at: dict[str, list[tuple[nn.Module, str, Any]]] = {}
+    for path, inner, key, now in own_attributes(follower.module):
+        at.setdefault(path, []).append((inner, key, follower.changed.get((path, key), now)))
     seen = set()
-    while True:
-        for at, inner, key, now in own_attributes(follower.module):
-            if at != path:
-                continue
-            old = follower.changed.get((at, key), now)
-            for choice in (*range(len(follower.options(known, at, old))), -1):
+    for path in paths:
+        for inner, key, old in at.get(path, []):
+            for choice in (*range(len(follower.options(known, path, old))), -1):
                 case = (type(inner), key, choice)
                 if case not in seen:
                     seen.add(case)
                     yield case
-        if not path:
-            return
-        path = path.rpartition(".")[0]
 
 
 def _apply(follower: Follower, known: Facts, kind: type, key: str, choice: int) -> list[tuple[str, nn.Module, Any]]:
