@@ -272,3 +272,15 @@ def test_mistakes_leave_no_file(folder: Path, arguments: str, words: str) -> Non
     assert result.exit_code == 2
     assert words in result.stderr
     assert [path.name for path in folder.iterdir()] == ["net.ts"]
+
+
+def test_the_line_is_the_networks_own() -> None:
+    """A reason names the line of a model library's code; a network of PyTorch's layers alone has no line to name."""
+    from torchvision.models import squeezenet1_1
+
+    pinned = [
+        str(g.pinned[0]) for g in analyse(squeezenet1_1().eval(), (torch.randn(2, 3, 64, 64),)).groups if g.pinned
+    ]
+    assert re.search(r"output of the network, aten\.\w+ at .*\(squeezenet\.py:\d+\)", pinned[-1])
+    plain = analyse(nn.Sequential(nn.Linear(3, 4)), (torch.randn(2, 3),)).groups[0].pinned[0]
+    assert str(plain) == "output of the network, aten.addmm at 0"

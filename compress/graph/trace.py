@@ -28,8 +28,8 @@ from compress.core.errors import TraceError
 from compress.graph.nodes import Nodes
 from compress.graph.shapes import shaped
 
-_TORCH = os.path.dirname(torch.__file__)
-_OURS = os.path.dirname(os.path.dirname(__file__))
+_TORCH = os.path.join(os.path.dirname(torch.__file__), "")  # torchvision's folder begins with the same letters
+_OURS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +155,15 @@ _SKIP: dict[str, bool] = {}
 
 
 def _caller() -> tuple[str, int] | None:
-    """File and line of the innermost frame that belongs to the user's (or a model library's) code."""
+    """File and line of the innermost frame of the network's code; None where it is PyTorch's own throughout."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename
         skip = _SKIP.get(name)
         if skip is None:
-            skip = _SKIP[name] = name.startswith((_TORCH, _OURS, "<"))
+            skip = _SKIP[name] = name.startswith((_TORCH, "<"))
         if not skip:
-            return name, frame.f_lineno
+            return None if name.startswith(_OURS) else (name, frame.f_lineno)  # who called us is not the network
         frame = frame.f_back
     return None
 
