@@ -265,3 +265,52 @@ def test_a_shared_parameter_is_cut_under_all_its_names_in_a_graph() -> None:
     plan: Plan = plan_of(analysis, analysis.prunable[0].labels[:4])
     graph, _ = cut_graph(graph_of(net, x), x, plan)
     assert verify(net, graph, x, analysis, dead_labels(analysis, plan)).exact
+
+
+class Pooled(nn.Module):
+    """Heads folded into the batch, their width convolved depthwise by kernels that all heads share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 4
+        self.embed = nn.Linear(5, 16)
+        self.q, self.k, self.v = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 16)
+        self.pool = nn.Conv1d(4, 4, 3, padding=1, groups=4)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run."""
+        x = self.embed(x)
+        b, n, _ = x.shape
+        q, k, v = (one(x).reshape(b, n, self.heads, 4).transpose(1, 2) for one in (self.q, self.k, self.v))
+        k = self.pool(k.reshape(-1, n, 4).transpose(1, 2)).transpose(1, 2).reshape(b, -1, n, 4)
+        y = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.head(y.transpose(1, 2).flatten(2))
+
+
+def test_heads_in_the_batch_of_a_depthwise_convolution_may_leave() -> None:
+    """The shared kernels stay, whole heads leave."""
+    cut = halved(Pooled(), torch.randn(2, 6, 5))
+    assert exact(cut)
+    assert cut.delivered.module.q.out_features == 8
+
+
+class Found(nn.Module):
+    """Returns the rows that it finds: how many depends on the values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run."""
+        y = self.last(self.first(x).relu())
+        return y[(y[:, 0] > 0).nonzero().flatten()]
+
+
+def test_shapes_that_depend_on_values_are_compared_by_their_values() -> None:
+    """The user's own class is delivered although the original finds another number of rows."""
+    cut = halved(Found(), torch.randn(64, 5))
+    assert cut.delivered.own
+    assert exact(cut)
+    assert cut.delivered.module.first.out_features == 8

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from compress.graph.analyse import Analysis
@@ -58,6 +59,7 @@ class Follower:
     analysis: Analysis
     sizes: Sizes
     expected: list[Op]
+    settled_by_data: int
     runs: int = 0
     changed: dict[tuple[str, str], Any] = field(default_factory=dict)
 
@@ -68,6 +70,8 @@ class Follower:
         outputs = [self.sizes.after(value) for value in self.analysis.traces[0].outputs]
         through = error is None and outputs == [after.shapes[value] for value in after.outputs]
         found = _compared(self.expected, self.sizes, after, error)
+        if error is None and found.matched >= self.settled_by_data:
+            through = True
         last = self.expected[found.matched - 1] if found.matched else None
         return replace(found, through=through, last=last)
 
@@ -102,7 +106,8 @@ def follow(
     Operators may come in another form after a cut (a dimension of size 1 is squeezed): where the module runs through,
     `check` is asked whether it computes the right thing.
     """
-    follower = Follower(module, example, analysis, sizes, [op for op in analysis.traces[0].ops if _counts(op, sizes)])
+    expected = [op for op in analysis.traces[0].ops if _counts(op, sizes)]
+    follower = Follower(module, example, analysis, sizes, expected, _settled_by_data(expected))
 
     def settled(progress: Progress) -> bool:
         return progress.problem is None or (progress.through and check is not None and check(module))
@@ -189,6 +194,14 @@ def _apply(follower: Follower, known: Facts, kind: type, key: str, choice: int) 
             undo.append((path, inner, now))
             follower.set(path, inner, key, new)
     return undo
+
+
+def _settled_by_data(expected: list[Op]) -> int:
+    """Where shapes begin to depend on values, so that nothing after it can be compared by shape."""
+    tag = torch.Tag.dynamic_output_shape
+    outside = (i for i, op in enumerate(expected) if tag in op.func.tags and op.name != "aten.index")
+    by_mask = (i for i, op in enumerate(expected) if op.name == "torchvision.nms")
+    return min([*outside, *by_mask], default=len(expected) + 1)
 
 
 def _compared(expected: list[Op], sizes: Sizes, after: Trace, error: str | None) -> Progress:

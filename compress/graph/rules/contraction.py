@@ -30,6 +30,8 @@ def convolution(c: Couplings, op: Op) -> None:
     for dim in range(2, len(c.shape(x))):
         if dim not in through:
             c.fix(x, dim, "extent that a convolution slides over")
+    if (found := c.block(x, 1)) is not None and 0 in found[0]:
+        c.part(x, 1)  # heads in the batch, their width as channels
     into, out = (0, 1) if a["transposed"] else (1, 0)
     reads, makes = c.labels(w, into), c.labels(w, out)
     if groups == 1:
