@@ -65,6 +65,8 @@ def apply_rule(couplings: Couplings, op: Op) -> bool:
     """Let the operator's rule run; False where there is none and what it touches was pinned."""
     couplings.op = op
     values = operands(op)
+    for out in op.outs:
+        couplings.makers.setdefault(out, op)
     if values and all(v in couplings.const for v in values):
         couplings.const.update(op.outs)
     found = RULES.get(op.name)
@@ -107,6 +109,7 @@ def _analyse(tensors: Mapping[str, Tensor], traces: Sequence[Trace], attention: 
     for recorded in traces:
         couplings.shapes, couplings.constants = recorded.shapes, recorded.constants
         couplings.layouts, couplings.const = {}, set()
+        couplings.makers, couplings.looked_at = {}, set()
         used.update(recorded.parameters)
         label_parameters(couplings, recorded, labels)
         for op in recorded.ops:

@@ -50,6 +50,8 @@ class Couplings:
     extents: list[np.ndarray] = field(default_factory=list)
     maps: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     statistics: list[Op] = field(default_factory=list)
+    makers: dict[int, Op] = field(default_factory=dict)
+    looked_at: set[int] = field(default_factory=set)
     count: int = 1
     parameter_labels: int = 1
     op: Op | None = None
@@ -154,6 +156,19 @@ class Couplings:
         if found is not None and len(found[0]) == 1:
             self.extents.append(found[1])
         self.fix(value, dim, "kernel extent")
+
+    def fix_sources(self, value: int, why: str) -> None:
+        """Pin the labelled values that this one was computed from, nearest first: it is a summary of all their channels."""
+        waiting = [value]
+        while waiting:
+            here = waiting.pop()
+            if here in self.looked_at:
+                continue
+            self.looked_at.add(here)
+            if self.layouts.get(here):
+                self.fix_all(here, why)
+            elif here in self.makers:
+                waiting += operands(self.makers[here])
 
     def fix_all(self, value: int, why: str) -> None:
         """Pin every label of the value."""

@@ -87,7 +87,7 @@ def value_dependent() -> Case:
         return _pooled(n, n.b(y) if n.gate(x).amax() > -1e9 else y)
 
     net = Net(run, a=nn.Conv2d(3, 6, 1), gate=nn.Conv2d(3, 2, 1), b=nn.Conv2d(6, 4, 1), fc=_head(4))
-    return Case(net, IMAGE, ("a>3 b<3", "b>1 fc<1", "gate>1"), exports=False)
+    return Case(net, IMAGE, ("a>3 b<3", "b>1 fc<1"), {"gate>1": "the network's code reads"}, exports=False)
 
 
 class WithAuxiliary(nn.Module):

@@ -38,7 +38,7 @@ def positions(c: Couplings, op: Op) -> None:
 def read(c: Couplings, op: Op) -> None:
     """The program looks at a value: whatever made it must stay as it is."""
     for v in operands(op):
-        c.fix_all(v, "the network's code reads this value")
+        c.fix_sources(v, "the network's code reads a value computed from this")
 
 
 @rule("aten.sym_size", "aten.sym_stride", "aten.sym_numel", "aten._assert_async", "aten._assert_tensor_metadata")
