@@ -21,9 +21,9 @@ from compress.core.errors import CheckpointError, PlanError
 from compress.core.files import written_whole
 from compress.core.progress import Progress, Silent
 from compress.core.types import Attention, Network, Plan, Scope, StageResult
-from compress.evaluation.calibration import calibration_batch
+from compress.evaluation.calibration import calibration_set
 from compress.evaluation.judge import DataOptions, Judged, judge, open_calibration, open_for
-from compress.evaluation.stages import CALIBRATION_INPUTS, final, recover
+from compress.evaluation.stages import CALIBRATION_INPUTS, evidence_of, final, recover
 from compress.graph.analyse import Analysis, analyse
 from compress.importance import CRITERIA
 from compress.measure.before_after import Measured, export_all, in_place, measure
@@ -95,6 +95,7 @@ def slim(
     plan: Plan | None = None,
     submodule: str | None = None,
     calibration: Tensor | Iterable[Tensor] | None = None,
+    labels: Tensor | None = None,
     verify: bool = True,
 ) -> Result:
     """Remove channels from `model` and return the smaller network; `model` itself is left untouched.
@@ -103,7 +104,8 @@ def slim(
     all channels that leave (or of each group's, with `scope="layer"`); `round_to=None` keeps widths at multiples of
     what this machine's kernels block by. `submodule` names the one part to cut. `plan` replays an earlier cut instead.
     `calibration` are inputs without labels, batch first (one tensor, or batches): from them the cut network wins back
-    what it lost, layer by layer. `verify=False` leaves out the float64 check.
+    what it lost, layer by layer. Only the criterion `taylor` wants their `labels`, int64 (inputs,). `verify=False`
+    leaves out the float64 check.
 
     >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -123,12 +125,16 @@ def slim(
         submodule=submodule,
         verify=verify,
     )
+    inputs = (
+        torch.cat(list(calibration)) if calibration is not None and not isinstance(calibration, Tensor) else calibration
+    )
+    if inputs is not None:
+        options = replace(options, evidence=evidence_of(model, inputs, labels))
     cut = cut_network(model, example, options, clock)
     first = next((tuple(t.shape) for t in example if isinstance(t, Tensor)), ())
     source = Source(name=type(model).__name__, kind="module", input_shape=first)
     stages: tuple[StageResult, ...] = ()
-    if calibration is not None:
-        inputs = calibration if isinstance(calibration, Tensor) else torch.cat(list(calibration))
+    if inputs is not None:
         stages = recover(model, cut, inputs, Silent(), clock)
     report = report_of(cut, source, clock.seconds, percent=percent, scope=options.scope, rounding=block)
     report = replace(report, recovered=bool(stages), stages=stages)
@@ -190,13 +196,17 @@ def run_slim(options: SlimOptions, progress: Progress | None = None) -> SlimRepo
         network, earlier = opened(read)
         data = open_for(network, _data_options(options), _classes(network) if options.data else None)
         learned = open_calibration(network, options.calibration, _data_options(options), data)
+    fixed = None if network.dynamic_batch else len(network.example[0])
+    if learned is not None:
+        with told.stage("read calibration images"), clock.stage("load"):
+            inputs, labels = calibration_set(network.example[0].shape, learned, CALIBRATION_INPUTS, options.seed)
+        evidence = evidence_of(network.module, inputs, labels, fixed=fixed, seed=options.seed)
+        cut_options = replace(cut_options, evidence=evidence)
     with told.stage("cut and verify"):
         cut = cut_network(network.module, network.example, cut_options, clock, dynamic_batch=network.dynamic_batch)
     after = cut.delivered.module
     stages: tuple[StageResult, ...] = ()
-    fixed = None if network.dynamic_batch else len(network.example[0])
     if learned is not None and options.recover:
-        inputs = calibration_batch(network.example[0].shape, learned, CALIBRATION_INPUTS, options.seed)
         stages = recover(network.module, cut, inputs, told, clock, data=data, fixed=fixed, seed=options.seed)
     with clock.stage("evaluate"):
         judged = judge(network, after, cut.masked, data or learned, told, options.seed, reached=final(stages))

@@ -120,7 +120,7 @@ def test_python_takes_calibration_inputs(folder: Path) -> None:
 
 def test_a_network_of_one_batch_size_is_recovered() -> None:
     """Where the batch is fixed, inputs come in batches of that size and no other."""
-    batches = calibration_of(torch.rand(11, 3), 2, fixed=True)
+    batches = calibration_of(torch.rand(11, 3), 256, fixed=2)
     assert {len(batch) for batch in batches.batches} == {2}
     assert batches.aside is not None
     assert len(batches.aside) == 2

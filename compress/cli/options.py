@@ -45,7 +45,9 @@ Importance = Annotated[
         "--importance",
         "-i",
         metavar="NAME",
-        help="How a channel is valued: bn, l1, l2. Default: bn where there is batch norm, else l2.",
+        help="How a channel is valued: bn, l1, l2, lamp, fpgm, random; with --calibration also reconstruction, wanda, "
+        "activation, apoz, hessian, and with its labels taylor. Default: reconstruction with --calibration, else bn "
+        "where there is batch norm, else l2.",
         rich_help_panel=_CUT,
     ),
 ]

@@ -16,6 +16,7 @@ from compress.core.types import Accuracy, StageResult
 from compress.evaluation.data import Data
 from compress.evaluation.metrics import agreement, evaluate
 from compress.graph.trace import Trace
+from compress.importance import Evidence
 from compress.recovery.absorb import absorb
 from compress.recovery.closeness import distance
 from compress.recovery.recalibrate import recalibrate
@@ -26,6 +27,7 @@ SET_ASIDE = 256  # inputs that recovery never sees, at most a fifth: on them the
 MEMORY = 2**28  # floating-point numbers that one pass may hold
 ALIVE = 6  # tensors of the largest size that are alive at once, over both networks
 BATCH = 256
+EVIDENCE_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +51,33 @@ def batch_size(trace: Trace) -> int:
     return max(8, min(BATCH, int(MEMORY / (largest * ALIVE))))
 
 
-def calibration_of(inputs: Tensor, size: int, *, fixed: bool) -> Calibration:
-    """Set some inputs aside and split the rest into batches of `size`; with `fixed` no batch may be smaller."""
+def learned(inputs: Tensor, fixed: int | None, seed: int) -> tuple[Tensor, Tensor]:
+    """Numbers of the inputs that are learned from, in random order, and of those set aside."""
+    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))  # they may come class by class
     aside = min(len(inputs) // 5, SET_ASIDE)
-    if fixed:
-        aside = size if len(inputs) >= 3 * size else 0
-    used = inputs[: len(inputs) - aside]
-    batches = used.split(size)
-    if len(batches) > 1 and len(batches[-1]) < size and (fixed or len(batches[-1]) < 8):
+    if fixed is not None:
+        aside = fixed if len(inputs) >= 3 * fixed else 0
+    return order[: len(inputs) - aside], order[len(inputs) - aside :]
+
+
+def evidence_of(
+    module: nn.Module, inputs: Tensor, labels: Tensor | None, *, fixed: int | None = None, seed: int = 0
+) -> Evidence:
+    """What importance may look at: the inputs that recovery learns from as well."""
+    used, _ = learned(inputs, fixed, seed)
+    size = fixed or EVIDENCE_BATCH
+    whole = used[: len(used) // size * size] if fixed is not None else used
+    of = None if labels is None else labels[whole].split(size)
+    return Evidence(module, tuple(inputs[whole].split(size)), of, fixed=fixed is not None)
+
+
+def calibration_of(inputs: Tensor, size: int, *, fixed: int | None = None, seed: int = 0) -> Calibration:
+    """Set some inputs aside and split the rest into batches of `size`; of `fixed` where no other size will do."""
+    used, aside = learned(inputs, fixed, seed)
+    batches = inputs[used].split(fixed or size)
+    if len(batches) > 1 and len(batches[-1]) < (fixed or 8):
         batches = batches[:-1]
-    return Calibration(tuple(batches), inputs[len(used) :] if aside else None)
+    return Calibration(tuple(batches), inputs[aside] if len(aside) else None)
 
 
 def recover(
@@ -79,8 +98,7 @@ def recover(
     there are too few inputs.
     """
     size = batch_size(cut.analysis.traces[0]) if fixed is None else fixed
-    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))  # they may come class by class
-    calibration = calibration_of(inputs[order.to(inputs.device)], size, fixed=fixed is not None)
+    calibration = calibration_of(inputs, size, fixed=fixed, seed=seed)
     if calibration.inputs < 2:
         raise DataError("recovery needs at least two inputs for calibration", fix="give more, or --no-recover")
     module = cut.delivered.module

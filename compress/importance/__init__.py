@@ -1,5 +1,19 @@
-"""Groups -> scores: one criterion a file, each a registered function of (group, weights)."""
+"""Groups -> scores: one kind of criterion a file, each a registered function of (group, weights)."""
 
+from compress.importance import activity, gradients, magnitude, reconstruction
 from compress.importance.criteria import CRITERIA, Criterion, Scores, Weights, default_criterion, score
+from compress.importance.evidence import Evidence
 
-__all__ = ["CRITERIA", "Criterion", "Scores", "Weights", "default_criterion", "score"]
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "Evidence",
+    "Scores",
+    "Weights",
+    "activity",
+    "default_criterion",
+    "gradients",
+    "magnitude",
+    "reconstruction",
+    "score",
+]

@@ -1,9 +1,4 @@
-"""What a criterion is, and the table of them. A score is (channels,) float64; larger means keep.
-
-Normalisation: `bn` scores are the scales themselves, comparable over the network as network slimming compares them.
-Magnitudes depend on a layer's fan-in, so `l1` and `l2` are divided by their mean over the group before they are
-compared across groups.
-"""
+"""What a criterion is, and the table of them. A score is (channels,) float64; larger means keep."""
 
 from __future__ import annotations
 
@@ -13,11 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from compress.core.errors import PlanError
+from compress.core.errors import PlanError, UsageError
 from compress.core.registry import Registry
-from compress.core.types import Group, Member
+from compress.core.types import Group
+from compress.importance.evidence import Evidence
 
 Scores = Mapping[str, np.ndarray]
 
@@ -27,11 +23,12 @@ class Weights:
     """The network's tensors by name, and which of them scale a BatchNorm.
 
     Norms per index are computed once a (parameter, dimension) and remembered: densely connected networks read the same
-    parameter from many groups.
+    parameter from many groups. `evidence` is what the network does on inputs, where some were given.
     """
 
     tensors: Mapping[str, Tensor]
     norm_scales: frozenset[str]
+    evidence: Evidence | None = None
     _cache: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict)
 
     def norms(self, name: str, dim: int, order: int) -> np.ndarray:
@@ -65,75 +62,37 @@ Function = Callable[[Group, Weights], np.ndarray | None]
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """A named criterion: its formula in words, and the function, which gives None for a group it cannot judge."""
+    """A named criterion: its formula in words, and the function, which gives None for a group it cannot judge.
+
+    `needs` is what it has to see beside the weights: nothing, "inputs" or "labels".
+    """
 
     name: str
     formula: str
     function: Function
+    needs: str = ""
 
 
 CRITERIA: Registry[Criterion] = Registry("importance")
 
 
-def criterion(name: str, formula: str) -> Callable[[Function], Function]:
+def criterion(name: str, formula: str, needs: str = "") -> Callable[[Function], Function]:
     """Register a function of (group, weights) -> (channels,) float64, larger means keep."""
 
     def enter(function: Function) -> Function:
-        CRITERIA.add(name, Criterion(name, formula, function))
+        CRITERIA.add(name, Criterion(name, formula, function, needs))
         return function
 
     return enter
 
 
-def _kernels(group: Group, weights: Weights) -> list[Member]:
-    """Members that are kernels (two dimensions or more); all parameters where the group has none."""
-    own = [m for m in group.members if isinstance(weights.tensors[m.parameter], nn.Parameter)]
-    kernels = [m for m in own if weights.tensors[m.parameter].dim() > 1]
-    return kernels or own
-
-
-def _magnitude(group: Group, weights: Weights, order: int) -> np.ndarray:
-    total = np.zeros(group.size)
-    members = _kernels(group, weights)
-    for member in members:
-        each = weights.norms(member.parameter, member.dim, order)[member.indices].sum(axis=1)
-        each = each if order == 1 else np.sqrt(each)
-        total += each / (each.mean() or 1.0)
-    mean = total.mean()
-    return total / mean if mean > 0 else total
-
-
-@criterion(
-    "l1", "sum of |w| over the channel's slice of every kernel that makes or reads it, relative to the group's mean"
-)
-def l1(group: Group, weights: Weights) -> np.ndarray:
-    """s[c] = mean over kernels of sum|w[c]| / mean_c sum|w[c]|. After Li et al., ICLR 2017, arXiv:1608.08710."""
-    return _magnitude(group, weights, 1)
-
-
-@criterion(
-    "l2", "Euclidean norm of the channel's slice of every kernel that makes or reads it, relative to the group's mean"
-)
-def l2(group: Group, weights: Weights) -> np.ndarray:
-    """s[c] = mean over kernels of |w[c]|_2 / mean_c |w[c]|_2; grouped as in DepGraph, Fang et al., CVPR 2023."""
-    return _magnitude(group, weights, 2)
-
-
-@criterion("bn", "largest |gamma| over the BatchNorm scales of the channel, compared over the whole network")
-def bn(group: Group, weights: Weights) -> np.ndarray | None:
-    """s[c] = max over BatchNorm layers of |gamma[c]|. Network slimming, Liu et al., ICCV 2017, arXiv:1708.06519.
-
-    A residual stream passes several scales; one that is alive keeps the channel alive, so the largest speaks for it.
-    """
-    scales = [m for m in group.members if m.parameter in weights.norm_scales]
-    if not scales:
-        return None
-    each = [np.abs(weights.norms(m.parameter, 0, 1)[m.indices]).max(axis=1) for m in scales]
-    return np.max(each, axis=0)  # type: ignore[no-any-return]
-
-
 def default_criterion(groups: Sequence[Group], weights: Weights) -> str:
-    """`bn` where every group has a BatchNorm scale, otherwise `l2`: scales and norms cannot be ranked together."""
+    """`reconstruction` where there are inputs; else `bn` where every group has a BatchNorm scale; else `l2`.
+
+    Scales and norms cannot be ranked together.
+    """
+    if weights.evidence is not None and weights.evidence.inputs:
+        return "reconstruction"
     judged = all(any(m.parameter in weights.norm_scales for m in g.members) for g in groups)
     return "bn" if groups and judged else "l2"
 
@@ -141,9 +100,11 @@ def default_criterion(groups: Sequence[Group], weights: Weights) -> str:
 def score(groups: Sequence[Group], weights: Weights, name: str) -> tuple[Scores, tuple[str, ...]]:
     """Score every group; also return the names of the groups that the criterion cannot judge, which then stay whole.
 
-    Raises UsageError for an unknown criterion, PlanError where it can judge none of the groups.
+    Raises UsageError for an unknown criterion or one that needs what is not there, PlanError where it can judge none
+    of the groups.
     """
     chosen = CRITERIA[name]
+    _require(chosen, weights.evidence)
     scores: dict[str, np.ndarray] = {}
     left: list[str] = []
     for group in groups:
@@ -154,6 +115,24 @@ def score(groups: Sequence[Group], weights: Weights, name: str) -> tuple[Scores,
             scores[group.name] = got
     if groups and not scores:
         raise PlanError(
-            f"importance {name!r} cannot judge any group: the network has no BatchNorm", fix="use --importance l2"
+            f"importance {name!r} cannot judge any group: {_NOTHING.get(name, 'no weight is seen to read one')}",
+            fix="use --importance l2",
         )
     return scores, tuple(left)
+
+
+_NOTHING = {"bn": "the network has no BatchNorm"}
+
+
+def _require(chosen: Criterion, evidence: Evidence | None) -> None:
+    """Refuse a criterion whose inputs or labels are missing."""
+    if chosen.needs and (evidence is None or not evidence.inputs):
+        raise UsageError(
+            f"importance {chosen.name!r} looks at what the network does, and there are no inputs",
+            fix="add --calibration with a few hundred images, or use --importance l2",
+        )
+    if chosen.needs == "labels" and evidence is not None and evidence.labels is None:
+        raise UsageError(
+            f"importance {chosen.name!r} needs labels, and the calibration inputs have none",
+            fix="give labelled images to --calibration, or use --importance hessian, which needs none",
+        )

@@ -58,7 +58,8 @@ def _inside(
     """Cut one submodule on the inputs that the network gives it, and put it back into its place."""
     inner = inputs_of(module, example, path)
     plan = None if options.plan is None else replace(options.plan, submodule=None)
-    part = replace(options, plan=plan, submodule=None)
+    evidence = None if options.evidence is None else replace(options.evidence, submodule=path)
+    part = replace(options, plan=plan, submodule=None, evidence=evidence)
     cut = cut_whole(find(module, path), inner, part, clock, dynamic_batch=dynamic_batch)
     whole = replaced(module, path, cut.delivered.module)
     return replace(

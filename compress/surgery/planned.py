@@ -17,7 +17,7 @@ from compress.core.types import Attention, Costs, Group, Plan, Scope
 from compress.graph.analyse import Analysis, analyse
 from compress.graph.costs import costs, macs, norm_scales
 from compress.graph.instep import in_step, pinned_at
-from compress.importance import Weights, default_criterion, score
+from compress.importance import Evidence, Weights, default_criterion, score
 from compress.surgery.cut import dead_labels, dead_of, plan_of, sizes_after
 from compress.surgery.deliver import Delivered, Refused, as_rewritten, own_class
 from compress.surgery.silence import Masked
@@ -31,7 +31,8 @@ ENOUGH = 0.6
 class CutOptions:
     """How channels are chosen. `importance` None is automatic; a `plan` replays an earlier cut instead.
 
-    `submodule` is the path of the one part of the network that is cut, inside its place; None for all of it.
+    `submodule` is the path of the one part of the network that is cut, inside its place; None for all of it. `evidence`
+    is what criteria may look at that need inputs.
     """
 
     percent: float | None = None
@@ -42,6 +43,7 @@ class CutOptions:
     plan: Plan | None = None
     submodule: str | None = None
     verify: bool = True
+    evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -169,7 +171,7 @@ def _replayed(plan: Plan, analysis: Analysis) -> tuple[Chosen, np.ndarray]:
 
 def _chosen(analysis: Analysis, groups: Sequence[Group], options: CutOptions) -> tuple[Chosen, np.ndarray]:
     assert options.percent is not None
-    weights = Weights(analysis.tensors, norm_scales(analysis.traces))
+    weights = Weights(analysis.tensors, norm_scales(analysis.traces), options.evidence)
     name = options.importance or default_criterion(groups, weights)
     scores, unjudged = score(groups, weights, name)
     choice = choose(groups, scores, options.percent, options.scope, options.limits)

@@ -1,0 +1,168 @@
+"""What a network does on a few inputs: what its layers read, and how its loss leans on its weights.
+
+Gathered when a criterion first asks, in one pass each, and remembered for the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.core.errors import UsageError
+from compress.graph.trace import quiet_module, set_mode, tensors_of
+from compress.graph.watch import watched
+
+ROWS = 16_384  # places that a layer is sampled at, over all batches
+GRADIENTS = 128  # inputs whose gradients are taken one by one
+SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What a weight reads, over sampled places of its c input channels, float64.
+
+    size (c,) is E|x|, alive (c,) the fraction of places with x != 0, square (c,) E x^2, and covariance is (c, c).
+    """
+
+    size: Tensor
+    alive: Tensor
+    square: Tensor
+    covariance: Tensor
+
+
+@dataclass(slots=True)
+class _Sums:
+    rows: int
+    size: Tensor
+    alive: Tensor
+    mean: Tensor
+    products: Tensor
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A network with inputs (batches, batch first), and the labels of each batch where there are some.
+
+    `fixed` tells that the network takes no other batch size. Names are those of the part at `submodule` where one is
+    named; the whole network runs all the same.
+    """
+
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+    labels: tuple[Tensor, ...] | None = None
+    submodule: str = ""
+    fixed: bool = False
+    memo: dict[str, Any] = field(init=False, default_factory=dict, compare=False)  # what criteria derive from it
+
+    @property
+    def _part(self) -> nn.Module:
+        return self.module.get_submodule(self.submodule)
+
+    @cached_property
+    def reads(self) -> dict[str, Reads]:
+        """What every weight reads, by the weight's name; weights that are not parameters of their own are absent."""
+        kernels = {name: t for name, t in tensors_of(self._part).items() if t.dim() > 1 and not _depthwise(t)}
+        share = 1 / max(len(self.inputs), 1)
+        found: dict[str, _Sums] = {}
+
+        def beside(name: str, use: int, x: Tensor, run: Callable[[], Any]) -> Any:
+            del use
+            found[name] = _added(found.get(name), _places(x, kernels[name], int(ROWS * share)))
+            return run()
+
+        with torch.no_grad():
+            for batch in self.inputs:
+                watched(self.module, (batch,), kernels, beside)
+        return {name: _finished(sums) for name, sums in found.items()}
+
+    @cached_property
+    def gradients(self) -> dict[str, Tensor]:
+        """Mean gradient of the cross-entropy, by parameter name."""
+        assert self.labels is not None
+        total: dict[str, Tensor] = {}
+        count = sum(len(batch) for batch in self.inputs)
+        with _differentiable(self.module, self._part) as parameters:
+            for batch, labels in zip(self.inputs, self.labels, strict=True):
+                loss = F.cross_entropy(self.module(batch), labels, reduction="sum") / count
+                for name, gradient in _gradients(loss, parameters).items():
+                    total[name] = total[name] + gradient if name in total else gradient
+        return total
+
+    @cached_property
+    def curvature(self) -> dict[str, Tensor]:
+        """Diagonal of the Fisher matrix: mean squared gradient, labels drawn from the network's own answers."""
+        if self.fixed:
+            raise UsageError(
+                "importance 'hessian' takes gradients one input at a time, and the network has a fixed batch size",
+                fix="use --importance reconstruction",
+            )
+        total: dict[str, Tensor] = {}
+        inputs = torch.cat(self.inputs)[:GRADIENTS]
+        generator = torch.Generator().manual_seed(SEED)
+        with _differentiable(self.module, self._part) as parameters:
+            for one in inputs.split(1):
+                out = self.module(one)
+                label = torch.multinomial(out.detach().softmax(1).cpu(), 1, generator=generator)[:, 0].to(out.device)
+                for name, gradient in _gradients(F.cross_entropy(out, label), parameters).items():
+                    square = gradient.square() / len(inputs)
+                    total[name] = total[name] + square if name in total else square
+        return total
+
+
+def _added(old: _Sums | None, x: Tensor) -> _Sums:
+    """Add rows x (rows, c) to the sums."""
+    new = _Sums(len(x), x.abs().sum(0), (x != 0).double().sum(0), x.sum(0), x.mT @ x)
+    if old is None:
+        return new
+    keys = ("rows", "size", "alive", "mean", "products")
+    return _Sums(*(getattr(old, key) + getattr(new, key) for key in keys))
+
+
+def _gradients(loss: Tensor, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {name: g.detach() for name, g in zip(parameters, found, strict=True) if g is not None}
+
+
+@contextmanager
+def _differentiable(module: nn.Module, part: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
+    """Let gradients flow to every parameter of the part; flags and modes are afterwards as they were."""
+    parameters = {name: p for name, p in part.named_parameters() if p.is_floating_point()}
+    flags = {name: p.requires_grad for name, p in parameters.items()}
+    try:
+        with quiet_module(module), torch.enable_grad():
+            set_mode(module, train=False)
+            for p in parameters.values():
+                p.requires_grad_(True)
+            yield parameters
+    finally:
+        for name, p in parameters.items():
+            p.requires_grad_(flags[name])
+
+
+def _depthwise(weight: Tensor) -> bool:
+    """Whether a kernel reads one channel only, so that nothing can leave what it reads."""
+    return weight.dim() > 2 and weight.shape[1] == 1
+
+
+def _places(x: Tensor, weight: Tensor, limit: int) -> Tensor:
+    """At most `limit` random places of what a weight reads, (rows, channels), float64."""
+    flat = x.flatten(2).movedim(1, 2).flatten(0, 1) if weight.dim() > 2 else x  # (rows, channels)
+    if len(flat) > limit:
+        chosen = torch.randint(len(flat), (max(limit, 16),), generator=torch.Generator().manual_seed(SEED))
+        flat = flat[chosen.to(flat.device)]
+    return flat.double()
+
+
+def _finished(sums: _Sums) -> Reads:
+    n = sums.rows
+    mean = sums.mean / n
+    products = sums.products / n
+    covariance = products - torch.outer(mean, mean)
+    return Reads(sums.size / n, sums.alive / n, products.diagonal(), covariance)
