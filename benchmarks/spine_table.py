@@ -56,7 +56,7 @@ def tables(results: Mapping[str, Record]) -> str:
     parts = [
         "# The spine: cutting well-known networks by half\n",
         INTRODUCTION,
-        _about(results.get("about", {}).get("machine", {})),
+        _about(results.get("about", {})),
     ]
     makers = {"speed": _speed, "half": _half, "memory": _memory, "help": _help}
     parts += [make(results[part], ELEVEN) for part, make in makers.items() if part in results]
@@ -65,13 +65,15 @@ def tables(results: Mapping[str, Record]) -> str:
     return "\n".join(parts)
 
 
-def _about(machine: Record) -> str:
+def _about(about: Record) -> str:
+    machine = about.get("machine")
     if not machine:
         return ""
+    note = f"\n{about['note']}\n" if "note" in about else ""
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     return (
         f"{machine['cpu']} ({', '.join(machine['isa'])}), {machine['cores']} cores (shared with other work), "
-        f"{machine['os']}, Python {machine['python']}, {versions}; widths in multiples of {machine['kernel_block']}.\n"
+        f"{machine['os']}, Python {machine['python']}, {versions}; widths in multiples of {machine['kernel_block']}.\n{note}"
     )
 
 
