@@ -54,12 +54,14 @@ def convolve(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, weight, bias, stride, padding, dilation, transposed, _, groups = args
     if groups == 1 or transposed or x.dim() != 4:
         return func(*args)
-    columns = torch.nn.functional.unfold(x, weight.shape[2:], dilation, padding, stride)  # (N, I k k, L)
-    batch, _, places = columns.shape
     kernels = weight.reshape(groups, weight.shape[0] // groups, -1)
-    y = kernels @ columns.reshape(batch, groups, -1, places)
+    samples = []
+    for one in x.split(1):  # the columns are k * k times as large as the input: those of one sample at a time
+        columns = torch.nn.functional.unfold(one, weight.shape[2:], dilation, padding, stride)  # (1, I k k, L)
+        samples.append(kernels @ columns.reshape(groups, -1, columns.shape[2]))
+    y = torch.stack(samples)
     height = (x.shape[2] + 2 * padding[0] - dilation[0] * (weight.shape[2] - 1) - 1) // stride[0] + 1
-    y = y.reshape(batch, weight.shape[0], height, -1)
+    y = y.reshape(len(x), weight.shape[0], height, -1)
     return y if bias is None else y + bias.reshape(-1, 1, 1)
 
 
