@@ -73,7 +73,8 @@ def _about(about: Record) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     return (
         f"{machine['cpu']} ({', '.join(machine['isa'])}), {machine['cores']} cores (shared with other work), "
-        f"{machine['os']}, Python {machine['python']}, {versions}; widths in multiples of {machine['kernel_block']}.\n{note}"
+        f"{machine['os']}, Python {machine['python']}, {versions}; "
+        f"widths in multiples of {machine['kernel_block']}.\n{note}"
     )
 
 
