@@ -15,7 +15,7 @@ from compress.core.progress import Progress
 from compress.core.types import Accuracy, StageResult
 from compress.evaluation.data import Data
 from compress.evaluation.metrics import agreement, evaluate
-from compress.graph.trace import Trace
+from compress.graph.trace import Trace, tensors_of
 from compress.importance import Evidence
 from compress.recovery.absorb import absorb
 from compress.recovery.closeness import distance
@@ -115,12 +115,19 @@ def recover(
         )
 
     reached("cut", 0.0, "")
+    raw = {name: tensor.clone() for name, tensor in tensors_of(module).items()}
     with told.stage("absorb", len(calibration.batches)) as advance, clock.stage("absorb"):
         path = cut.chosen.plan.submodule
         done = absorb(
             original, module, cut.analysis, cut.dead, calibration.batches, submodule=path, seed=seed, advance=advance
         )
-    reached("absorbed", done.seconds, f"{len(done.layers)} layers took up what they lost, from {done.inputs} inputs")
+    worse = _worse(stages[-1].distance, original, module, calibration.aside)
+    if worse:
+        for name, tensor in tensors_of(module).items():
+            tensor.data.copy_(raw[name])
+    del raw
+    note = f"{len(done.layers)} layers took up what they lost, from {done.inputs} inputs"
+    reached("absorbed", done.seconds, "taken back: the raw cut is nearer" if worse else note, kept=not worse)
     with told.stage("recalibrate", len(calibration.batches)) as advance, clock.stage("recalibrate"):
         norms = recalibrate(original, module, calibration.batches, advance=advance)
     if norms.norms:
@@ -129,6 +136,12 @@ def recover(
         note = f"{norms.norms} batch norms; distance on held-out inputs {change}, {why}"
         reached("recalibrated", norms.seconds, note, kept=norms.kept)
     return tuple(stages)
+
+
+def _worse(before: float | None, original: nn.Module, module: nn.Module, aside: Tensor | None) -> bool:
+    if before is None or aside is None:
+        return False
+    return not distance(original, module, [aside]) <= before  # NaN is worse
 
 
 def _accuracy(module: nn.Module, name: str, data: Data | None, told: Progress) -> Accuracy | None:

@@ -87,11 +87,12 @@ def criterion(name: str, formula: str, needs: str = "") -> Callable[[Function], 
 
 
 def default_criterion(groups: Sequence[Group], weights: Weights) -> str:
-    """`reconstruction` where there are inputs; else `bn` where every group has a BatchNorm scale; else `l2`.
+    """`reconstruction` where there are inputs and readers; else `bn` where every group has a BatchNorm; else `l2`.
 
-    Scales and norms cannot be ranked together.
+    A criterion must be able to judge every group: scores of different ones cannot be ranked together.
     """
-    if weights.evidence is not None and weights.evidence.inputs:
+    seen = weights.evidence.reads if weights.evidence is not None and weights.evidence.inputs else {}
+    if groups and all(any(not m.produces and m.parameter in seen for m in g.members) for g in groups):
         return "reconstruction"
     judged = all(any(m.parameter in weights.norm_scales for m in g.members) for g in groups)
     return "bn" if groups and judged else "l2"

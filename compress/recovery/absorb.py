@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from compress.graph.analyse import Analysis
 from compress.graph.trace import tensors_of
-from compress.recovery.consumers import Consumer, consumers
-from compress.recovery.regression import Fit, Moments, fit, moments
-from compress.recovery.samples import Rows, at, chosen, inside, patches
 from compress.graph.watch import watched
+from compress.recovery.consumers import Consumer, consumers
+from compress.recovery.regression import FIRST, Fit, Moments, fit, moments
+from compress.recovery.samples import Rows, at, chosen, inside, patches
 
 ROWS = 16_384  # places a layer is sampled at, over all passes
 ROWS_PER_FEATURE = 4  # more of them where it reads much
@@ -86,8 +86,9 @@ class _Turn:
 
     @property
     def fits(self) -> bool:
-        """Layers are fitted anew when the data has doubled, and in the end."""
-        return (self.number + 1) & self.number == 0 or self.number + 1 == self.count
+        """Layers are fitted anew when there is four times as much data, and in the end."""
+        done = self.number + 1
+        return done == self.count or done in (1, 4, 16, 64, 256, 1024)
 
     def training(self, rows: Rows) -> Tensor:
         """Boolean (rows,): what is not held out."""
@@ -195,12 +196,12 @@ def _learn(layer: _Layer, rows: Rows, seen: Tensor, z: Tensor, turn: _Turn) -> N
     layer.held = parts[1] if layer.held is None else layer.held + parts[1]
     if not turn.fits or min(layer.train.rows, layer.held.rows) < 2:
         return
-    layer.fit = None
+    first, layer.fit = FIRST if layer.fit is None else layer.fit.ridge, None
     if layer.train.missing <= NOTHING * layer.train.energy and layer.held.missing <= NOTHING * layer.held.energy:
         return
     holds = layer.consumer.shift is not None
     found = _constant(layer, rows, missing, energy, z) if holds and layer.whole else None
-    found = found or fit(layer.train, layer.held, layer.gram, affine=holds)
+    found = found or fit(layer.train, layer.held, layer.gram, affine=holds, first=first)
     layer.fit = found if found.after < found.before else None
 
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.graph.trace import tensors_of
-from compress.recovery.closeness import distance
 from compress.graph.watch import watched
+from compress.recovery.closeness import distance
 
 HELD_OUT = 0.2
 SPLIT = 5  # so many batches are held out whole

@@ -9,13 +9,14 @@ errors are weighed by G (g, c, c):  E[e^T G e],  e = t - B z - c.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 RIDGES = (1e-7, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 10.0)
-FIRST = 5  # where the walk along the series begins
+FIRST = 1e-2  # where the walk along the series begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,11 @@ class Fit:
     after: float
 
 
-def fit(train: Moments, held: Moments, gram: Tensor, *, affine: bool) -> Fit:
-    """Regress what is missing on what is there; with `affine` around the means, otherwise through the origin."""
+def fit(train: Moments, held: Moments, gram: Tensor, *, affine: bool, first: float = FIRST) -> Fit:
+    """Regress what is missing on what is there; with `affine` around the means, otherwise through the origin.
+
+    `first` is the ridge of `RIDGES` to begin with.
+    """
     mean_z, mean_t = train.z / train.rows, train.t / train.rows
     if not affine:
         mean_z, mean_t = torch.zeros_like(mean_z), torch.zeros_like(mean_t)
@@ -80,18 +84,19 @@ def fit(train: Moments, held: Moments, gram: Tensor, *, affine: bool) -> Fit:
         weighed = gram @ mix
         return away - 2 * float((weighed * held_tz).sum()) + float((weighed * (mix @ held_zz)).sum()), mix
 
-    ridge, error, mix = _walk(attempt)
+    ridge, error, mix = _walk(attempt, RIDGES.index(first) if first in RIDGES else RIDGES.index(FIRST))
     scale = held.rows / held.energy if held.energy > 0 else 0.0
     shift = mean_t - (mix @ mean_z[..., None])[..., 0]
     return Fit(mix, shift, ridge, held.missing / held.rows * scale, error * scale)
 
 
-def _walk(attempt: object) -> tuple[float, float, Tensor]:
-    """Walk along the series from its middle, downhill; the error has one valley."""
-    assert callable(attempt)
-    at = FIRST
+def _walk(attempt: Callable[[float], tuple[float, Tensor]], at: int) -> tuple[float, float, Tensor]:
+    """Walk along the series from entry `at`, downhill; the error has one valley."""
+    start = at
     error, mix = attempt(RIDGES[at])
     for step in (1, -1):
+        if step < 0 and at > start:
+            break  # it went up the series, so that what lies below has been left already
         while 0 <= at + step < len(RIDGES):
             next_error, next_mix = attempt(RIDGES[at + step])
             if next_error >= error:
