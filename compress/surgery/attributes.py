@@ -186,10 +186,11 @@ def folded(table: Mapping[Any, set[Any]], batch: int) -> dict[Any, set[Any]]:
 
 
 def own_attributes(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any]]:
-    """Path, module, name and value of every attribute that is not PyTorch's own layers' business."""
+    """Path, module, name and value of every attribute that may hold sizes and is not PyTorch's own layers' business."""
     for path, inner in module.named_modules():
         if type(inner).__module__.startswith("torch.nn.modules") and not isinstance(inner, nn.MultiheadAttention):
             continue
         for key, value in list(vars(inner).items()):
-            if not key.startswith("_") and key != "training":
+            sized = isinstance(value, (int, tuple, list)) and not isinstance(value, bool)
+            if sized and not key.startswith("_"):
                 yield path, inner, key, value

@@ -73,7 +73,7 @@ def twin(module: nn.Module, memo: dict[int, Any]) -> Any:
         kind = type(value)
         if kind in _PLAIN or (kind is tuple and all(type(item) in _PLAIN for item in value)):
             new: Any = value
-        elif not value and kind in (dict, OrderedDict, set):
+        elif kind in (dict, OrderedDict, set) and not value:
             new = kind()
         elif key == "_modules":
             new = {name: None if child is None else twin(child, memo) for name, child in value.items()}
