@@ -257,3 +257,31 @@ def test_a_head_of_zeros_is_checked_all_the_same(module: nn.Module, x: Tensor) -
     with torch.no_grad():
         result.model.stem.weight.copy_(result.model.stem.weight.flip(0))
     assert not verify(module, result.model, (x,), analysis, dead).exact
+
+
+class Watches(nn.Module):
+    """A network that puts hooks on its own layers when it first runs, and keeps a tensor as a plain attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Small()
+        self.scale = torch.ones(3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the answer, and what the hooks saw."""
+        seen: list[Tensor] = []
+        if not hasattr(self, "watched"):
+            self.watched = True
+            self.inner.body[0].register_forward_hook(lambda _m, _i, out: seen.append(out))
+        return self.inner(x), *seen
+
+
+def test_what_a_network_does_to_itself_is_undone(x: Tensor) -> None:
+    """Hooks and flags that forward leaves on the network are gone after the analysis, together."""
+    net = Watches()
+    randomised(net)
+    analyse(net, (x,))
+    assert not hasattr(net, "watched")
+    assert not net.inner.body[0]._forward_hooks
+    assert compress.slim(net, x, percent=0.4, round_to=1).report.costs_after.parameters > 0
+    assert not net.inner.body[0]._forward_hooks

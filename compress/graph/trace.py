@@ -189,8 +189,8 @@ def quiet_module(module: nn.Module) -> Iterator[None]:
 
 
 def _remembered(m: nn.Module) -> list[dict[str, Any]]:
-    """The dictionaries a module keeps its state in: its attributes, and those among them that are dictionaries."""
-    return [vars(m), *(item for item in vars(m).values() if type(item) is dict)]
+    """The dictionaries a module keeps its state in: its attributes, and those among them that are dictionaries, its hooks included."""
+    return [vars(m), *(item for item in vars(m).values() if isinstance(item, dict))]
 
 
 def set_mode(module: nn.Module, *, train: bool) -> None:

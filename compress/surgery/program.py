@@ -20,6 +20,7 @@ from compress.core.errors import TraceError
 from compress.core.types import Plan
 from compress.graph.analyse import Analysis, analyse
 from compress.graph.rewrite import Scaled, new_constants
+from compress.graph.trace import quiet_module, set_mode
 from compress.surgery.cut import dead_labels, kept_indices, sizes_after
 from compress.surgery.module import sliced_copy
 
@@ -55,7 +56,6 @@ def graph_of(module: nn.Module, example: tuple[Any, ...], *, dynamic_batch: bool
     """
     if isinstance(module, fx.GraphModule):
         return module
-    modes = [(m, m.training) for m in module.modules()]
     inputs = [t for t in pytree.tree_leaves(example) if isinstance(t, Tensor)]
     batch = inputs[0].shape[0] if inputs and inputs[0].dim() else 0
     dynamic = pytree.tree_map(
@@ -63,19 +63,14 @@ def graph_of(module: nn.Module, example: tuple[Any, ...], *, dynamic_batch: bool
         example,
     )
     failure: Exception | None = None
-    try:
-        module.eval()
-        for shapes in (dynamic, None) if dynamic_batch else (None,):
+    for shapes in (dynamic, None) if dynamic_batch else (None,):
+        with quiet_module(module), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            set_mode(module, train=False)
             try:
-                with warnings.catch_warnings(), torch.no_grad():
-                    warnings.simplefilter("ignore")
-                    program = export(module, example, dynamic_shapes=shapes, strict=False)
-                    return program.module(check_guards=False)
+                return export(module, example, dynamic_shapes=shapes, strict=False).module(check_guards=False)
             except Exception as error:  # noqa: BLE001 - the next, more static attempt may do; the last failure is told
                 failure = error
-    finally:
-        for m, mode in modes:
-            m.training = mode
     text = str(failure).strip().splitlines()
     raise TraceError(f"torch.export cannot trace the network: {text[0] if text else type(failure).__name__}")
 
