@@ -108,7 +108,8 @@ def _detector(name: str, _batch: int) -> tuple[nn.Module, tuple[Any, ...]]:
 
 
 def _backbone(name: str, batch: int) -> tuple[nn.Module, tuple[Any, ...]]:
-    return _detector(name, batch)[0].backbone, _images(batch, 128)  # type: ignore[return-value]
+    size = 300 if name.startswith("ssd300") else 128
+    return _detector(name, batch)[0].backbone, _images(batch, size)  # type: ignore[return-value]
 
 
 def _timm(name: str, batch: int) -> tuple[nn.Module, tuple[Any, ...]]:

@@ -68,8 +68,8 @@ def macs_by_op(trace: Trace, sizes: Sizes | None = None) -> list[tuple[Op, int]]
 
 
 def batch_of(trace: Trace) -> int:
-    """The traced batch size: the first input's first dimension, at least 1."""
-    return max(trace.shapes[trace.inputs[0]][0] if trace.inputs and trace.shapes[trace.inputs[0]] else 1, 1)
+    """The traced batch size, at least 1."""
+    return max(trace.batch, 1)
 
 
 def macs(trace: Trace, sizes: Sizes | None = None) -> int:

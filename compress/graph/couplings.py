@@ -158,7 +158,7 @@ class Couplings:
         self.fix(value, dim, "kernel extent")
 
     def fix_sources(self, value: int, why: str) -> None:
-        """Pin the labelled values that this one was computed from, nearest first: it is a summary of all their channels."""
+        """Pin the labelled values that this one was computed from: it is a summary of all their channels."""
         waiting = [value]
         while waiting:
             here = waiting.pop()

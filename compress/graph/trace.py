@@ -73,7 +73,8 @@ class Trace:
 
     `parameters` maps parameter and buffer names to value numbers; names that no operator read are absent.
     `nodes` maps the names of a graph module's nodes to the value numbers of their results.
-    `constants` holds tensors whose contents are known: buffers, and everything when the run was on real tensors.
+    `batch` is the number of inputs in the example. `constants` holds tensors whose contents are known: buffers, and
+    everything when the run was on real tensors.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -84,6 +85,7 @@ class Trace:
     inputs: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()
     on_meta: bool = True
+    batch: int = 1
 
 
 class Recorder(TorchDispatchMode):
@@ -189,7 +191,7 @@ def quiet_module(module: nn.Module) -> Iterator[None]:
 
 
 def _remembered(m: nn.Module) -> list[dict[str, Any]]:
-    """The dictionaries a module keeps its state in: its attributes, and those among them that are dictionaries, its hooks included."""
+    """The dictionaries a module keeps its state in: its attributes, and those that are dictionaries (hooks too)."""
     return [vars(m), *(item for item in vars(m).values() if isinstance(item, dict))]
 
 
@@ -297,12 +299,21 @@ def attempt(module: nn.Module, example: tuple[Any, ...], *, meta: bool) -> tuple
     return record, None
 
 
+def _batch(example: tuple[Any, ...]) -> int:
+    """Inputs in the example: the first tensor's first dimension; a list of images has its length."""
+    first = example[0] if example else None
+    if isinstance(first, Tensor):
+        return first.shape[0] if first.dim() else 1
+    return len(first) if isinstance(first, (list, tuple)) else 1
+
+
 def _run(module: nn.Module, example: tuple[Any, ...], *, meta: bool, record: Trace | None = None) -> Trace:
     real = tensors_of(module)
     used = {n: torch.empty_like(t, device="meta") for n, t in real.items()} if meta else real
     record = Trace(on_meta=meta) if record is None else record
     recorder = Recorder(record, {id(t): n for n, t in used.items()})
     inputs = pytree.tree_map_only(Tensor, lambda t: t.to("meta") if meta else t, example)
+    record.batch = _batch(example)
     record.inputs = tuple(recorder.number(t) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor))
     with module_paths(module, recorder), recorder:
         if isinstance(module, fx.GraphModule):

@@ -9,9 +9,9 @@ from torch import nn
 
 from compress.core.clock import Clock
 from compress.core.errors import CompressError, TraceError
-from compress.core.types import Plan
+from compress.core.types import Costs, Plan
 from compress.graph.analyse import analyse
-from compress.graph.costs import costs
+from compress.graph.costs import batch_of, costs
 from compress.graph.trace import trace
 from compress.surgery.cut import dead_labels
 from compress.surgery.deliver import deliver
@@ -62,13 +62,20 @@ def _inside(
     part = replace(options, plan=plan, submodule=None, evidence=evidence)
     cut = cut_whole(find(module, path), inner, part, clock, dynamic_batch=dynamic_batch)
     whole = replaced(module, path, cut.delivered.module)
+    # By difference: what the rest does may hang on the values that the submodule gives (proposals of a detector).
+    recorded = trace(module, example)
+    before = costs(module, recorded)
+    saved = (cut.before.macs - cut.after.macs) * batch_of(cut.analysis.traces[0])
     return replace(
         cut,
         delivered=replace(cut.delivered, module=whole),
         chosen=replace(cut.chosen, plan=replace(cut.chosen.plan, submodule=path)),
         masked=replaced(module, path, cut.masked),
-        before=costs(module, trace(module, example)),
-        after=costs(whole, trace(whole, example)),
+        before=before,
+        after=Costs(
+            parameters=sum(p.numel() for p in whole.parameters()),
+            macs=before.macs - saved // batch_of(recorded),
+        ),
     )
 
 
