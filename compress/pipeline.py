@@ -42,6 +42,7 @@ class SlimOptions:
 
     checkpoint: Path
     percent: float | None = None
+    macs: float | None = None
     scope: Scope = Scope.GLOBAL
     importance: str | None = None
     round_to: int | None = None
@@ -86,6 +87,7 @@ def slim(
     example_input: Tensor | tuple[Any, ...],
     percent: float | None = None,
     *,
+    macs: float | None = None,
     scope: Scope | str = Scope.GLOBAL,
     importance: str | None = None,
     round_to: int | None = None,
@@ -101,8 +103,9 @@ def slim(
     """Remove channels from `model` and return the smaller network; `model` itself is left untouched.
 
     `example_input` is one input, or a tuple of the positional ones, batch first. `percent` in [0, 1) is the fraction of
-    all channels that leave (or of each group's, with `scope="layer"`); `round_to=None` keeps widths at multiples of
-    what this machine's kernels block by. `submodule` names the one part to cut. `plan` replays an earlier cut instead.
+    all channels that leave (or of each group's, with `scope="layer"`); instead, `macs` says how many MACs may be left,
+    as a fraction or a number. `round_to=None` keeps widths at multiples of what this machine's kernels block by.
+    `submodule` names the one part to cut. `plan` replays an earlier cut instead.
     `calibration` are inputs without labels, batch first (one tensor, or batches): from them the cut network wins back
     what it lost, layer by layer. Only the criterion `taylor` wants their `labels`, int64 (inputs,). `verify=False`
     leaves out the float64 check.
@@ -117,6 +120,7 @@ def slim(
     example = example_input if isinstance(example_input, tuple) else (example_input,)
     options = CutOptions(
         percent=percent,
+        macs=macs,
         scope=Scope(scope),
         importance=importance,
         limits=Limits(block[0], min_channels, tuple(keep)),
@@ -125,9 +129,7 @@ def slim(
         submodule=submodule,
         verify=verify,
     )
-    inputs = (
-        torch.cat(list(calibration)) if calibration is not None and not isinstance(calibration, Tensor) else calibration
-    )
+    inputs = calibration if calibration is None or isinstance(calibration, Tensor) else torch.cat(list(calibration))
     if inputs is not None:
         options = replace(options, evidence=evidence_of(model, inputs, labels))
     cut = cut_network(model, example, options, clock)
@@ -136,8 +138,7 @@ def slim(
     stages: tuple[StageResult, ...] = ()
     if inputs is not None:
         stages = recover(model, cut, inputs, Silent(), clock)
-    report = report_of(cut, source, clock.seconds, percent=percent, scope=options.scope, rounding=block)
-    report = replace(report, recovered=bool(stages), stages=stages)
+    report = replace(report_of(cut, source, clock.seconds, options, block), recovered=bool(stages), stages=stages)
     return Result(cut.delivered.module, cut.chosen.plan, report)
 
 
@@ -219,7 +220,7 @@ def run_slim(options: SlimOptions, progress: Progress | None = None) -> SlimRepo
         exported = in_place(files)
     _write(read, network, composed(earlier, cut.chosen.plan), cut, options)
     source = _source(network, judged, options)
-    report = report_of(cut, source, clock.seconds, percent=options.percent, scope=options.scope, rounding=block)
+    report = report_of(cut, source, clock.seconds, cut_options, block)
     sizes = measured.onnx_bytes
     return replace(
         report,
@@ -256,6 +257,7 @@ def _cut_options(options: SlimOptions, block: int) -> CutOptions:
             raise PlanError(f"cannot read the plan {options.plan_in}: {error.strerror}") from error
     return CutOptions(
         percent=options.percent,
+        macs=options.macs,
         scope=options.scope,
         importance=options.importance,
         limits=Limits(block, options.min_channels, options.keep),

@@ -31,6 +31,15 @@ Percent = Annotated[
         "--percent", "-p", help="Fraction of the prunable channels that leaves: 0.5 is half.", rich_help_panel=_CUT
     ),
 ]
+Macs = Annotated[
+    str | None,
+    typer.Option(
+        "--macs",
+        metavar="0.5|900M",
+        help="Instead of --percent: how many MACs may be left, as a fraction of the original's or a number (k, M, G).",
+        rich_help_panel=_CUT,
+    ),
+]
 ScopeOption = Annotated[
     Scope,
     typer.Option(

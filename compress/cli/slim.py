@@ -31,6 +31,7 @@ Protect some layers, and keep every figure:
 def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one each
     checkpoint: options.Checkpoint,
     percent: options.Percent = None,
+    macs: options.Macs = None,
     scope: options.ScopeOption = Scope.GLOBAL,
     importance: options.Importance = None,
     round_to: options.RoundTo = "auto",
@@ -71,7 +72,8 @@ def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one ea
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of SlimOptions; raise what can be known to be wrong without importing torch."""
-    checks.target(given["percent"], given["plan_in"])
+    budget = checks.macs(given["macs"])
+    checks.target(given["percent"], budget, given["plan_in"])
     shape = checks.input_shape(given["input_shape"])
     mean, std = checks.normalisation(given["mean"], given["std"])
     checks.images(given["data"], given["calibration"])
@@ -80,7 +82,7 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
     out: tuple[Path, ...] = tuple(given["out"] or ())
     others = (given["save"], given["plan_out"], given["json"])
     checks.outputs(out, others, inputs=(given["checkpoint"], given["plan_in"]))
-    read = {"input_shape": shape, "mean": mean, "std": std, "round_to": width}
+    read = {"macs": budget, "input_shape": shape, "mean": mean, "std": std, "round_to": width}
     return given | read | {"keep": tuple(given["keep"] or ()), "out": out}
 
 

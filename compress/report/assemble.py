@@ -12,29 +12,22 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.core.types import Scope
 from compress.importance import CRITERIA
 from compress.measure.machine import this_machine
 from compress.report.types import CutFacts, GroupRow, SlimReport, Source
 from compress.surgery.deliver import Delivered
-from compress.surgery.planned import Cut
+from compress.surgery.planned import Cut, CutOptions
 
 PACKAGES = ("channel-compress", "torch", "torchvision", "onnx", "onnxruntime", "onnxsim", "numpy")
 
 
 def report_of(
-    cut: Cut,
-    source: Source,
-    seconds: Mapping[str, float],
-    *,
-    percent: float | None,
-    scope: Scope,
-    rounding: tuple[int, str],
+    cut: Cut, source: Source, seconds: Mapping[str, float], options: CutOptions, rounding: tuple[int, str]
 ) -> SlimReport:
     """Report on the cut; what was evaluated, exported and measured is filled in by the caller."""
     return SlimReport(
         source=source,
-        cut=_facts(cut, percent, scope, rounding),
+        cut=_facts(cut, options, rounding),
         verdict=cut.delivered.verdict,
         delivered=_delivered(cut.delivered),
         delivered_why=cut.delivered.why,
@@ -47,7 +40,7 @@ def report_of(
     )
 
 
-def _facts(cut: Cut, percent: float | None, scope: Scope, rounding: tuple[int, str]) -> CutFacts:
+def _facts(cut: Cut, options: CutOptions, rounding: tuple[int, str]) -> CutFacts:
     chosen = cut.chosen
     gone = np.zeros(cut.analysis.channels, dtype=bool)
     gone[cut.analysis.component[cut.dead]] = True
@@ -57,8 +50,9 @@ def _facts(cut: Cut, percent: float | None, scope: Scope, rounding: tuple[int, s
         rows.append(GroupRow(group.name, group.size, left, "; ".join(map(str, group.pinned)) or None))
     block, reason = rounding if chosen.criterion is not None else (1, "the plan's own widths")
     return CutFacts(
-        percent=percent if chosen.criterion is not None else None,
-        scope=scope,
+        percent=options.percent,
+        macs=options.macs,
+        scope=options.scope,
         importance=chosen.criterion or "plan",
         criterion=CRITERIA[chosen.criterion].formula if chosen.criterion is not None else "as the plan says",
         round_to=block,

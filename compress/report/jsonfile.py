@@ -30,6 +30,7 @@ UNITS: Mapping[str, str] = {
     "parameters": "parameters",
     "per_class": "fraction of the class's images, in [0, 1]",
     "percent": "fraction of the prunable channels, in [0, 1)",
+    "cut.macs": "MACs asked for: a fraction of the original's, or above 1 a number",
     "removed": "channels",
     "seconds": "seconds of wall time",
     "top1": "fraction of images, in [0, 1]",

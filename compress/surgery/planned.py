@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from compress.budget.blocks import Limits
+from compress.budget.macs import choose_macs
 from compress.budget.percent import choose
 from compress.core.clock import Clock
 from compress.core.errors import PlanError, UsageError
@@ -31,11 +32,13 @@ ENOUGH = 0.6
 class CutOptions:
     """How channels are chosen. `importance` None is automatic; a `plan` replays an earlier cut instead.
 
-    `submodule` is the path of the one part of the network that is cut, inside its place; None for all of it. `evidence`
-    is what criteria may look at that need inputs.
+    `percent` of the channels leave, or as many as bring the MACs down to `macs` (a fraction of them, or above 1 a
+    number). `submodule` is the path of the one part of the network that is cut, inside its place; None for all of it.
+    `evidence` is what criteria may look at that need inputs.
     """
 
     percent: float | None = None
+    macs: float | None = None
     scope: Scope = Scope.GLOBAL
     importance: str | None = None
     limits: Limits = field(default_factory=Limits)
@@ -47,9 +50,11 @@ class CutOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        if self.plan is None and self.percent is None:
+        asked = [name for name in ("percent", "macs", "plan") if getattr(self, name) is not None]
+        if len(asked) != 1:
             raise UsageError(
-                "say how much to remove", fix="--percent 0.5 removes half of the channels; --plan replays a plan"
+                "say how much to remove, once" + (f": not {' and '.join(asked)} together" if asked else ""),
+                fix="percent=0.5 removes half of the channels; macs=0.5 leaves half of the MACs; plan replays a plan",
             )
         if self.percent is not None and not 0 <= self.percent < 1:
             raise UsageError(
@@ -170,10 +175,13 @@ def _replayed(plan: Plan, analysis: Analysis) -> tuple[Chosen, np.ndarray]:
 
 
 def _chosen(analysis: Analysis, groups: Sequence[Group], options: CutOptions) -> tuple[Chosen, np.ndarray]:
-    assert options.percent is not None
     weights = Weights(analysis.tensors, norm_scales(analysis.traces), options.evidence)
     name = options.importance or default_criterion(groups, weights)
     scores, unjudged = score(groups, weights, name)
-    choice = choose(groups, scores, options.percent, options.scope, options.limits)
+    if options.macs is not None:
+        choice = choose_macs(analysis, groups, scores, options.macs, options.limits)
+    else:
+        assert options.percent is not None
+        choice = choose(groups, scores, options.percent, options.scope, options.limits)
     chosen = Chosen(plan_of(analysis, choice.channels), name, choice.total, unjudged)
     return chosen, dead_of(analysis, choice.channels)
