@@ -78,7 +78,11 @@ MinChannels = Annotated[
 Keep = Annotated[
     list[str] | None,
     typer.Option(
-        "--keep", "-k", metavar="GLOB", help="Protect what matches, for example 'layer4.*'.", rich_help_panel=_CUT
+        "--keep",
+        "-k",
+        metavar="GLOB",
+        help="Parameters and modules that match keep their shapes, for example 'layer4.*'.",
+        rich_help_panel=_CUT,
     ),
 ]
 AttentionOption = Annotated[
