@@ -30,10 +30,15 @@ ELEVEN = (
     "resnet18", "resnet50", "vgg16_bn", "densenet121", "mobilenet_v3_large", "shufflenet_v2_x1_0", "regnet_y_400mf",
     "inception_v3", "googlenet", "efficientnet_b0", "convnext_tiny",
 )  # fmt: skip
-DEEPER = ("densenet169", "densenet201", "resnet101", "resnet152", "vit_b_16")
+DEEPER = ("densenet169", "densenet201", "resnet101", "resnet152", "vit_b_16", "swin_t", "swin_s", "swin_b")
+WIDER = (
+    "alexnet", "resnet34", "resnext50_32x4d", "wide_resnet50_2", "vgg11", "squeezenet1_0", "mobilenet_v2", "mnasnet1_0",
+    "mobilenet_v3_small", "regnet_x_800mf", "regnet_y_1_6gf", "efficientnet_b2", "efficientnet_v2_s", "convnext_small",
+    "vit_b_32",
+)  # fmt: skip
 HALVED = ("resnet18", "resnet50", "mobilenet_v3_large")
 WEIGHED = ("resnet18", "resnet50", "mobilenet_v3_large", "efficientnet_b0", "vgg16_bn", "vit_b_16")
-NETWORKS = {"networks": ELEVEN, "speed": ELEVEN + DEEPER, "half": HALVED, "memory": WEIGHED}
+NETWORKS = {"networks": ELEVEN, "speed": ELEVEN + DEEPER + WIDER, "half": HALVED, "memory": WEIGHED}
 PARTS = (*NETWORKS, "help")
 HELP_RUNS = 10
 

@@ -47,6 +47,7 @@ Peak resident memory over what the process held with the model loaded, in MB (ba
 *bound* is {MEMORY} times the model's size plus one forward pass.
 """
 DEPTH = ("densenet121", "densenet169", "densenet201")
+ALSO_DEEP = ("resnet50", "resnet101", "resnet152", "swin_t", "swin_s", "swin_b")
 
 
 def tables(results: Mapping[str, Record]) -> str:
@@ -182,6 +183,12 @@ def _speed_bars(records: Record, order: Iterable[str]) -> str:
             f"Median of the {len(ratios)} networks that Torch-Pruning can cut, of the eleven: {median(ratios):.1f} "
             f"(bar: above 1, {_met(median(ratios) > 1)}; smallest {min(ratios):.1f})."
         )
+    every = [r["ratio"] for r in records.values() if "ratio" in r]
+    if len(every) > len(ratios):
+        least = f"{min(every):.1f} to {max(every):.0f}"
+        lines.append(
+            f"Median of all {len(every)} in the table that Torch-Pruning can cut: {median(every):.1f} ({least})."
+        )
     dense = records.get(DEPTH[0], {}).get("ratio")
     if dense:
         lines.append(f"{DEPTH[0]}: {dense:.1f} (bar: {DENSE_RATIO:.0f}, {_met(dense >= DENSE_RATIO)}).")
@@ -193,7 +200,7 @@ def _speed_bars(records: Record, order: Iterable[str]) -> str:
                 if "ratio" in records[n]
                 else ""
             )
-            for n in DEPTH
+            for n in (*DEPTH, *(n for n in ALSO_DEEP if "median" in records.get(n, {})))
         ]
         lines.append(f"Growth with depth, ms a layer: {', '.join(growth)} (bar: linear, so constant).")
     return "Bars: " + " ".join(lines) + "\n" if lines else ""

@@ -19,6 +19,7 @@ from compress.graph.analyse import analyse
 from compress.pipeline import SlimOptions, run_slim
 from compress.surgery.cut import dead_labels
 from compress.surgery.network import composed
+from compress.surgery.program import graph_of
 from compress.surgery.verify import verify
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -285,3 +286,18 @@ def test_what_a_network_does_to_itself_is_undone(x: Tensor) -> None:
     assert not net.inner.body[0]._forward_hooks
     assert compress.slim(net, x, percent=0.4, round_to=1).report.costs_after.parameters > 0
     assert not net.inner.body[0]._forward_hooks
+
+
+def test_a_failed_export_is_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    """What torch.export prints about a network it cannot trace does not reach the terminal; its cause does."""
+
+    class Picks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            """Branch on how many entries are positive."""
+            found = x.flatten().nonzero()
+            return x if len(found) > 3 else -x
+
+    with pytest.raises(TraceError, match=r"torch\.export cannot trace the network"):
+        graph_of(Picks(), (torch.randn(2, 1, 4, 4),))
+    printed = capfd.readouterr()
+    assert printed.out + printed.err == ""

@@ -7,8 +7,11 @@ exports.
 from __future__ import annotations
 
 import io
+import logging
 import operator
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
@@ -49,6 +52,19 @@ def _name(node: fx.Node) -> str:
     return str(node.target.overloadpacket) if isinstance(node.target, torch._ops.OpOverload) else ""
 
 
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Keep back what torch.export prints, logs and warns (a whole graph where it fails): its exception says the cause."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def graph_of(module: nn.Module, example: tuple[Any, ...], *, dynamic_batch: bool = True) -> fx.GraphModule:
     """Export `module` as a graph of ATen operators; the batch dimension stays dynamic where the network allows it.
 
@@ -64,8 +80,7 @@ def graph_of(module: nn.Module, example: tuple[Any, ...], *, dynamic_batch: bool
     )
     failure: Exception | None = None
     for shapes in (dynamic, None) if dynamic_batch else (None,):
-        with quiet_module(module), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_module(module), _unheard():
             set_mode(module, train=False)
             try:
                 return export(module, example, dynamic_shapes=shapes, strict=False).module(check_guards=False)
