@@ -54,7 +54,7 @@ def _name(node: fx.Node) -> str:
 
 @contextmanager
 def _unheard() -> Iterator[None]:
-    """Keep back what torch.export prints, logs and warns (a whole graph where it fails): its exception says the cause."""
+    """Keep back what torch.export prints, logs and warns, a whole graph where it fails; its exception says why."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
