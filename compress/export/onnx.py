@@ -13,6 +13,8 @@ import onnxruntime
 import onnxsim
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compress.core.errors import ExportError
 from compress.export.parity import tensors_of
@@ -56,16 +58,12 @@ def _converted(job: Job) -> Any:
     """Return the network as an onnx ModelProto of the asked opset."""
     with torch.no_grad():
         outputs = len(tensors_of(job.module(*job.example)))
-    program = torch.onnx.export(
-        exported_program(job.module, job.example, job.batched),
-        (),
-        dynamo=True,
-        verbose=False,
-        opset_version=job.opset,
-        input_names=_names("input", len(job.example)),
-        output_names=_names("output", outputs),
-        external_data=False,
-    )
+    traced = exported_program(job.module, job.example, job.batched)
+    try:
+        program = _exported(traced, job, outputs)
+    except Exception:  # noqa: BLE001 - attention that the exporter has no operator for is written out as products
+        with sdpa_kernel(SDPBackend.MATH):
+            program = _exported(traced.run_decompositions(), job, outputs)
     if program is None:
         raise ExportError("the exporter returned nothing")
     proto = program.model_proto
@@ -80,6 +78,19 @@ def _converted(job: Job) -> Any:
     if any(job.batched):
         _name_batch(proto, job.batched.index(True))
     return proto
+
+
+def _exported(traced: ExportedProgram, job: Job, outputs: int) -> Any:
+    return torch.onnx.export(
+        traced,
+        (),
+        dynamo=True,
+        verbose=False,
+        opset_version=job.opset,
+        input_names=_names("input", len(job.example)),
+        output_names=_names("output", outputs),
+        external_data=False,
+    )
 
 
 def _names(stem: str, count: int) -> list[str]:
