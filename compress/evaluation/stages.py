@@ -105,6 +105,7 @@ def recover(
     stages: list[StageResult] = []
 
     def reached(name: str, seconds: float, note: str, *, kept: bool = True) -> None:
+        """Note what the network reaches after this step; a step taken back leaves it where it was."""
         with clock.stage("evaluate"):
             accuracy = _accuracy(module, name, data, told) if kept else stages[-1].accuracy
             same, apart = _likeness(original, module, calibration.aside) if kept else (None, None)

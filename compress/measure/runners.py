@@ -205,6 +205,7 @@ def _ready(module: nn.Module, where: torch.device) -> nn.Module:
 
 def _cuda_seconds(run: Callable[[], None], where: torch.device) -> Callable[[int], float]:
     def seconds(count: int) -> float:
+        """Run `count` passes between two events; return the device's seconds."""
         start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         stream = torch.cuda.current_stream(where)
         torch.cuda.synchronize(where)

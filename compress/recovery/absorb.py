@@ -165,6 +165,7 @@ def _learn_from(
     """One pass of both networks over a batch; the cut one is repaired layer by layer as it runs."""
 
     def remember(name: str, use: int, x: Tensor, run: Callable[[], Any]) -> Any:
+        """Run a layer of the original, and keep the rows that the cut layer is fitted to."""
         layer, result = layers[name], run()
         seen = result if layer.whole else x
         features = layer.left.shape[2] * (layer.left.shape[3] if layer.whole else 1)
@@ -174,6 +175,7 @@ def _learn_from(
         return result
 
     def repair(name: str, use: int, z: Tensor, run: Callable[[], Any]) -> Any:
+        """Refit a layer of the cut network on what it now reads, before it runs."""
         layer = layers[name]
         if use in layer.waiting:
             _learn(layer, *layer.waiting.pop(use), z, turn)

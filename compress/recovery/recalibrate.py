@@ -94,6 +94,7 @@ def _pass(cut: nn.Module, batch: Tensor, pairs: dict[str, str], sums: dict[str, 
     tensors = tensors_of(cut)
 
     def estimate(name: str, use: int, x: Tensor, run: Callable[[], Any]) -> Any:
+        """Add what a batch norm reads to its statistics, then run it."""
         del use
         flat = x.detach().transpose(0, 1).flatten(1)
         rows, mean = flat.shape[1], flat.mean(1, dtype=torch.float64)

@@ -77,6 +77,7 @@ def fit(train: Moments, held: Moments, gram: Tensor, *, affine: bool, first: flo
     identity = torch.eye(zz.shape[1], dtype=zz.dtype, device=zz.device)
 
     def attempt(ridge: float) -> tuple[float, Tensor]:
+        """Fit with this ridge; return the held-out error and the solution."""
         factor, failed = torch.linalg.cholesky_ex(zz + ridge * level * identity)
         if bool(failed.any()):
             return float("inf"), torch.zeros_like(tz)

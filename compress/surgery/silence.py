@@ -162,6 +162,7 @@ class Silence(Recorder):
         masks: list[tuple[int, int, np.ndarray]] = []
 
         def read(at: int, dim: int, *others: tuple[int, int]) -> None:
+            """Silence argument `at` along `dim` wherever one of the contracted dimensions is dead."""
             dead = None
             for position, d in ((at, dim), *others):
                 c.part(op.args[position].value, d)
@@ -202,6 +203,7 @@ class Silence(Recorder):
         sizes = Sizes(self.trace.shapes, layouts, self.dead)
 
         def small(item: Any, given: Any) -> Any:
+            """Keep only the live indices of an argument."""
             if isinstance(given, Ref):
                 for dim in range(item.dim()):
                     mask = sizes.alive(given.value, dim)
