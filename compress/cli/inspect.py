@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.cli import checks, options
+from compress.cli import checks
 from compress.cli.errors import told_in_words
+from compress.cli.options import cutting, reading, running, writing
 from compress.cli.progress import progress_for
 from compress.core.progress import Progress
 from compress.core.types import Attention
@@ -30,19 +31,19 @@ leave. A layer between two groups vanishes with either, so shares add up to more
 
 
 def inspect(  # noqa: PLR0917 - typer reads the options from the parameters, one each
-    checkpoint: options.Checkpoint,
-    attention: options.AttentionOption = Attention.HEADS,
-    arch: options.Arch = None,
-    input_shape: options.InputShape = None,
-    num_classes: options.NumClasses = None,
-    trust: options.Trust = False,
-    tree: options.Tree = False,
-    importance: options.Spread = None,
-    json: options.Json = None,
-    dot: options.Dot = None,
-    svg: options.Svg = None,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    checkpoint: reading.Checkpoint,
+    attention: cutting.AttentionOption = Attention.HEADS,
+    arch: reading.Arch = None,
+    input_shape: reading.InputShape = None,
+    num_classes: reading.NumClasses = None,
+    trust: reading.Trust = False,
+    tree: writing.Tree = False,
+    importance: writing.Spread = None,
+    json: writing.Json = None,
+    dot: writing.Dot = None,
+    svg: writing.Svg = None,
+    quiet: running.Quiet = False,
+    debug: running.Debug = False,
 ) -> None:
     """Run the command."""
     with told_in_words(debug=debug):

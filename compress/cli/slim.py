@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from compress.cli import checks, options
+from compress.cli import checks
 from compress.cli.errors import told_in_words
+from compress.cli.options import cutting, images, reading, recovering, running, writing
 from compress.cli.progress import progress_for
 from compress.core.types import Attention, Scope
 
@@ -29,39 +30,39 @@ Protect some layers, and keep every figure:
 
 
 def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one each
-    checkpoint: options.Checkpoint,
-    percent: options.Percent = None,
-    macs: options.Macs = None,
-    scope: options.ScopeOption = Scope.GLOBAL,
-    importance: options.Importance = None,
-    round_to: options.RoundTo = "auto",
-    min_channels: options.MinChannels = 1,
-    keep: options.Keep = None,
-    attention: options.AttentionOption = Attention.HEADS,
-    submodule: options.Submodule = None,
-    plan_in: options.PlanIn = None,
-    arch: options.Arch = None,
-    input_shape: options.InputShape = None,
-    num_classes: options.NumClasses = None,
-    trust: options.Trust = False,
-    data: options.Data = None,
-    download: options.Download = False,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    resize: options.Resize = None,
-    calibration: options.Calibration = None,
-    recover: options.Recover = True,
-    out: options.Out = None,
-    save: options.Save = None,
-    plan_out: options.PlanOut = None,
-    json: options.Json = None,
-    verify: options.Verify = True,
-    bench: options.Bench = True,
-    threads: options.Threads = None,
-    batch: options.Batch = 1,
-    seed: options.Seed = 0,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    checkpoint: reading.Checkpoint,
+    percent: cutting.Percent = None,
+    macs: cutting.Macs = None,
+    scope: cutting.ScopeOption = Scope.GLOBAL,
+    importance: cutting.Importance = None,
+    round_to: cutting.RoundTo = "auto",
+    min_channels: cutting.MinChannels = 1,
+    keep: cutting.Keep = None,
+    attention: cutting.AttentionOption = Attention.HEADS,
+    submodule: cutting.Submodule = None,
+    plan_in: cutting.PlanIn = None,
+    arch: reading.Arch = None,
+    input_shape: reading.InputShape = None,
+    num_classes: reading.NumClasses = None,
+    trust: reading.Trust = False,
+    data: images.Data = None,
+    download: images.Download = False,
+    mean: images.Mean = None,
+    std: images.Std = None,
+    resize: images.Resize = None,
+    calibration: images.Calibration = None,
+    recover: recovering.Recover = True,
+    out: writing.Out = None,
+    save: writing.Save = None,
+    plan_out: writing.PlanOut = None,
+    json: writing.Json = None,
+    verify: running.Verify = True,
+    bench: running.Bench = True,
+    threads: running.Threads = None,
+    batch: running.Batch = 1,
+    seed: running.Seed = 0,
+    quiet: running.Quiet = False,
+    debug: running.Debug = False,
 ) -> None:
     """Run the command: the parameters are the fields of SlimOptions, and what only the terminal cares about."""
     given = dict(locals())

@@ -1,0 +1,94 @@
+"""What to cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compress.core.types import Attention, Scope
+
+PANEL = "What to cut"
+
+Percent = Annotated[
+    float | None,
+    typer.Option(
+        "--percent", "-p", help="Fraction of the prunable channels that leaves: 0.5 is half.", rich_help_panel=PANEL
+    ),
+]
+Macs = Annotated[
+    str | None,
+    typer.Option(
+        "--macs",
+        metavar="0.5|900M",
+        help="Instead of --percent: how many MACs may be left, as a fraction of the original's or a number (k, M, G).",
+        rich_help_panel=PANEL,
+    ),
+]
+ScopeOption = Annotated[
+    Scope,
+    typer.Option(
+        "--scope",
+        help="Rank channels over the whole network (global), or take the fraction from every group (layer).",
+        rich_help_panel=PANEL,
+    ),
+]
+Importance = Annotated[
+    str | None,
+    typer.Option(
+        "--importance",
+        "-i",
+        metavar="NAME",
+        help="How a channel is valued: bn, l1, l2, lamp, fpgm, random; with --calibration also reconstruction, wanda, "
+        "activation, apoz, hessian, and with its labels taylor. Default: reconstruction with --calibration, else bn "
+        "where there is batch norm, else l2.",
+        rich_help_panel=PANEL,
+    ),
+]
+RoundTo = Annotated[
+    str,
+    typer.Option(
+        "--round-to",
+        metavar="auto|N",
+        help="Keep widths at multiples of N; auto is what this machine's kernels like, 1 is off.",
+        rich_help_panel=PANEL,
+    ),
+]
+MinChannels = Annotated[
+    int,
+    typer.Option(
+        "--min-channels", min=1, metavar="N", help="Every group keeps at least so many.", rich_help_panel=PANEL
+    ),
+]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        "-k",
+        metavar="GLOB",
+        help="Parameters and modules that match keep their shapes, for example 'layer4.*'.",
+        rich_help_panel=PANEL,
+    ),
+]
+AttentionOption = Annotated[
+    Attention,
+    typer.Option(
+        "--attention",
+        help="What leaves in attention: whole heads, or the same position in every head (dims).",
+        rich_help_panel=PANEL,
+    ),
+]
+Submodule = Annotated[
+    str | None,
+    typer.Option(
+        "--submodule",
+        metavar="PATH",
+        help="Cut only this part of the network, in its place: for example backbone.",
+        rich_help_panel=PANEL,
+    ),
+]
+PlanIn = Annotated[
+    Path | None,
+    typer.Option("--plan", metavar="FILE", help="Replay a cut instead of planning one.", rich_help_panel=PANEL),
+]

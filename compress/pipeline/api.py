@@ -1,0 +1,106 @@
+"""The same from Python: cut a module that is already in memory, look into a file, load one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.budget.blocks import Limits
+from compress.checkpoint import load as read_checkpoint
+from compress.core.clock import Clock
+from compress.core.progress import Silent
+from compress.core.types import Attention, Plan, Scope, StageResult
+from compress.evaluation.stages import evidence_of, recover
+from compress.graph.analyse import Analysis, analyse
+from compress.pipeline.opening import opened, rounding
+from compress.report.assemble import report_of
+from compress.report.types import SlimReport, Source
+from compress.surgery.network import cut_network
+from compress.surgery.planned import CutOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What `slim` returns: the cut network, what was kept of it, and every figure."""
+
+    model: nn.Module
+    plan: Plan
+    report: SlimReport
+
+
+def slim(
+    model: nn.Module,
+    example_input: Tensor | tuple[Any, ...],
+    percent: float | None = None,
+    *,
+    macs: float | None = None,
+    scope: Scope | str = Scope.GLOBAL,
+    importance: str | None = None,
+    round_to: int | None = None,
+    min_channels: int = 1,
+    keep: Sequence[str] = (),
+    attention: Attention | str = Attention.HEADS,
+    plan: Plan | None = None,
+    submodule: str | None = None,
+    calibration: Tensor | Iterable[Tensor] | None = None,
+    labels: Tensor | None = None,
+    verify: bool = True,
+) -> Result:
+    """Remove channels from `model` and return the smaller network; `model` itself is left untouched.
+
+    `example_input` is one input, or a tuple of the positional ones, batch first. `percent` in [0, 1) is the fraction of
+    all channels that leave (or of each group's, with `scope="layer"`); instead, `macs` says how many MACs may be left,
+    as a fraction or a number. `round_to=None` keeps widths at multiples of what this machine's kernels block by.
+    `submodule` names the one part to cut. `plan` replays an earlier cut instead.
+    `calibration` are inputs without labels, batch first (one tensor, or batches): from them the cut network wins back
+    what it lost, layer by layer. Only the criterion `taylor` wants their `labels`, int64 (inputs,). `verify=False`
+    leaves out the float64 check.
+
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> result = slim(net, torch.randn(2, 4), percent=0.5, round_to=1)
+    >>> result.model[0].out_features, net[0].out_features
+    (4, 8)
+    """
+    clock, block = Clock(), rounding(round_to)
+    example = example_input if isinstance(example_input, tuple) else (example_input,)
+    options = CutOptions(
+        percent=percent,
+        macs=macs,
+        scope=Scope(scope),
+        importance=importance,
+        limits=Limits(block[0], min_channels, tuple(keep)),
+        attention=Attention(attention),
+        plan=plan,
+        submodule=submodule,
+        verify=verify,
+    )
+    inputs = calibration if calibration is None or isinstance(calibration, Tensor) else torch.cat(list(calibration))
+    if inputs is not None:
+        options = replace(options, evidence=evidence_of(model, inputs, labels))
+    cut = cut_network(model, example, options, clock)
+    first = next((tuple(t.shape) for t in example if isinstance(t, Tensor)), ())
+    source = Source(name=type(model).__name__, kind="module", input_shape=first)
+    stages: tuple[StageResult, ...] = ()
+    if inputs is not None:
+        stages = recover(model, cut, inputs, Silent(), clock)
+    report = replace(report_of(cut, source, clock.seconds, options, block), recovered=bool(stages), stages=stages)
+    return Result(cut.delivered.module, cut.chosen.plan, report)
+
+
+def inspect(
+    checkpoint: str | Path, *, arch: str | None = None, attention: Attention = Attention.HEADS, **options: Any
+) -> Analysis:
+    """Analyse the network in a file: its groups, what they hold, and why some must stay."""
+    network, _ = opened(read_checkpoint(checkpoint, arch=arch, **options))
+    return analyse(network.module, network.example, attention=attention)
+
+
+def load(path: str | Path, *, arch: str | None = None, **options: Any) -> nn.Module:
+    """Return the network in a file, whatever wrote it, as a trainable module; a saved cut is replayed."""
+    return opened(read_checkpoint(path, arch=arch, **options))[0].module

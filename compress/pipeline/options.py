@@ -1,0 +1,45 @@
+"""What `compress slim` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.core.types import Attention, Scope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlimOptions:
+    """Everything that `compress slim` can be told; see its --help for what each means."""
+
+    checkpoint: Path
+    percent: float | None = None
+    macs: float | None = None
+    scope: Scope = Scope.GLOBAL
+    importance: str | None = None
+    round_to: int | None = None
+    min_channels: int = 1
+    keep: tuple[str, ...] = ()
+    attention: Attention = Attention.HEADS
+    submodule: str | None = None
+    arch: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    num_classes: int | None = None
+    trust: bool = False
+    data: str | None = None
+    download: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: int | None = None
+    calibration: str | None = None
+    recover: bool = True
+    plan_in: Path | None = None
+    plan_out: Path | None = None
+    save: Path | None = None
+    out: tuple[Path, ...] = ()
+    json: Path | None = None
+    verify: bool = True
+    bench: bool = True
+    threads: int | None = None
+    batch: int = 1
+    seed: int = 0
