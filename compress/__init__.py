@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compress.core.errors import CompressError
     from compress.core.types import Plan
-    from compress.pipeline import inspect, load, slim
+    from compress.pipeline.api import inspect, load, slim
 
 __version__ = "0.1.0"
 __all__ = ["CompressError", "Plan", "inspect", "load", "slim"]
@@ -19,9 +19,9 @@ __all__ = ["CompressError", "Plan", "inspect", "load", "slim"]
 _HOMES = {
     "CompressError": "compress.core.errors",
     "Plan": "compress.core.types",
-    "inspect": "compress.pipeline",
-    "load": "compress.pipeline",
-    "slim": "compress.pipeline",
+    "inspect": "compress.pipeline.api",
+    "load": "compress.pipeline.api",
+    "slim": "compress.pipeline.api",
 }
 
 

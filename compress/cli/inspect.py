@@ -62,14 +62,14 @@ def inspect(  # noqa: PLR0917 - typer reads the options from the parameters, one
 
 
 def _found(checkpoint: Path, how: dict[str, Any], importance: str | None, progress: Progress) -> Inspection:
-    from compress import pipeline
     from compress.importance import CRITERIA
+    from compress.pipeline import api
     from compress.report.inspection import inspection
 
     if importance is not None:
         CRITERIA[importance]  # an unknown name is told before anything is loaded
     with progress.stage("load and analyse"):
-        analysis = pipeline.inspect(checkpoint, **how)
+        analysis = api.inspect(checkpoint, **how)
     return inspection(checkpoint.name, analysis, importance=importance, progress=progress)
 
 
