@@ -1,0 +1,219 @@
+"""The page that `compress report` makes: what it shows, what it refuses, and how it behaves in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from compress.cli import app
+from compress.core.errors import UsageError
+from compress.report.page.blocks import Axis, plot
+from compress.report.page.build import write_report
+from compress.report.page.runs import kind_of
+
+CHROMIUM = Path("/usr/bin/chromium")
+ACCURACY = {"top1": 0.93, "top5": 1.0, "loss": 0.2, "per_class": [0.9, 0.8, 1.0], "images": 30}
+SLIM: dict[str, Any] = {
+    "format": "compress-report-1",
+    "command": "compress slim net.pt --percent 0.5",
+    "seed": 0,
+    "threads": 2,
+    "batch": 1,
+    "versions": {"python": "3.11"},
+    "machine": {"cpu": "a CPU", "cores": 2, "isa": ["avx2"], "load": 0.5, "os": "Linux"},
+    "source": {"name": "net", "arch": "net.py:build"},
+    "cut": {
+        "importance": "l2",
+        "removed": 6,
+        "channels": 12,
+        "groups": [
+            {"name": "a", "before": 8, "after": 2, "pinned": None},
+            {"name": "head", "before": 4, "after": 4, "pinned": "output of the <network>"},
+        ],
+    },
+    "exactness": {"max_relative_error": 1e-16, "tolerance": 1e-6, "reference": "the masked original", "exact": True},
+    "delivered": {"what": "your own class", "why": ""},
+    "calibration": "images (100 inputs)",
+    "stages": [
+        {"name": "cut", "accuracy": ACCURACY | {"top1": 0.5}, "agreement": 0.5, "distance": 0.4, "seconds": 0.0},
+        {
+            "name": "absorbed",
+            "accuracy": ACCURACY,
+            "agreement": 0.9,
+            "distance": 0.1,
+            "seconds": 1.5,
+            "note": "2 layers",
+        },
+        {"name": "recalibrated", "accuracy": None, "agreement": None, "distance": None, "seconds": 1.0, "kept": False},
+    ],
+    "costs": {"before": {"macs": 1000, "parameters": 100}, "after": {"macs": 400, "parameters": 30}},
+    "file_bytes": {"before": 4000, "after": 1200, "what": "ONNX"},
+    "data": "test images",
+    "accuracy": {"original": ACCURACY | {"top1": 0.94}, "masked": None, "pruned": ACCURACY},
+    "agreement": None,
+    "latency": [
+        {
+            "runtime": "onnxruntime",
+            "device": "cpu",
+            "threads": 2,
+            "batch": 1,
+            "before": 0.002,
+            "after": 0.001,
+            "ratio": 0.5,
+            "low": 0.45,
+            "high": 0.55,
+            "rounds": 30,
+        }
+    ],
+    "exported": [{"path": "small.onnx", "target": "ONNX", "bytes": 1200, "max_relative_error": 1e-7}],
+    "saved": None,
+    "plan_out": None,
+    "seconds": {"load": 1.0},
+    "warnings": ["a warning"],
+}
+
+
+def _file(folder: Path, name: str, **changes: Any) -> Path:
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(deepcopy(SLIM) | changes))
+    return path
+
+
+def _page(folder: Path, *names: str) -> str:
+    out = folder / "page.html"
+    write_report([_file(folder, name) for name in names], out)
+    return out.read_text()
+
+
+def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+    """No address is loaded, and text from a file cannot become markup."""
+    page = _page(tmp_path, "one")
+    assert not re.findall(r"(?:src|href)=\"(?!data:)[^\"]*\"|url\(|@import|https?://", page)
+    assert "output of the &lt;network&gt;" in page
+    assert "<network>" not in page
+
+
+def test_the_figures_are_the_runs(tmp_path: Path) -> None:
+    """Headline, channels, steps and the command are those of the JSON."""
+    page = _page(tmp_path, "one")
+    for text in ("93.00 %", "-1.00 points", "0.400 of it", "0.300 of it", "8 → 2", "taken back", SLIM["command"]):
+        assert text in page, text
+    assert page.count('class="bar') == 1 + 3 + 2 + 1 - 1  # three classes, two groups, one latency
+    assert page.count('class="dot') == 3  # original, cut, absorbed
+
+
+def test_markdown_has_the_same_figures(tmp_path: Path) -> None:
+    """The Markdown is for pull requests: tables, no markup, the same numbers."""
+    out = tmp_path / "page.md"
+    write_report([_file(tmp_path, "one")], out)
+    text = out.read_text()
+    assert "| top-1 accuracy | 94.00 % | 93.00 % | -1.00 points |" in text
+    assert "| a | 8 → 2 |" in text
+    assert "<div" not in text
+
+
+def test_several_runs_are_compared(tmp_path: Path) -> None:
+    """With more than one cut there is a front of accuracy against cost, and a button for each run."""
+    page = _page(tmp_path, "one", "two", "three")
+    assert page.count("data-show=") == 4
+    assert page.count('class="chapter"') == 4
+    assert page.count('class="dot') == 3 * 3 + 2 * 3  # each run's steps, and two fronts
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("not json", "is not JSON"),
+        ("[1]", "no JSON object"),
+        ('{"format": "something-1"}', "not the JSON of a command"),
+        ('{"format": "compress-report-1"}', "lacks what a report"),
+    ],
+)
+def test_a_wrong_file_is_one_message(tmp_path: Path, content: str, words: str) -> None:
+    """What is no JSON of ours is refused by name, with exit code 2, and nothing is written."""
+    path, out = tmp_path / "wrong.json", tmp_path / "page.html"
+    path.write_text(content)
+    done = CliRunner().invoke(app, ["report", str(path), "--out", str(out)])
+    assert done.exit_code == 2
+    assert words in " ".join(done.output.split())
+    assert not out.exists()
+
+
+def test_another_suffix_is_refused(tmp_path: Path) -> None:
+    """A report is HTML or Markdown."""
+    with pytest.raises(UsageError, match=r"is \.html or \.md"):
+        write_report([_file(tmp_path, "one")], tmp_path / "page.pdf")
+
+
+def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
+    """One line, and the file is there."""
+    out = tmp_path / "page.html"
+    done = CliRunner().invoke(app, ["report", str(_file(tmp_path, "one")), "--out", str(out)])
+    assert (done.exit_code, done.output) == (0, f"wrote {out} (1 run)\n")
+    assert out.exists()
+
+
+def test_axes_have_round_ends() -> None:
+    """Every value lies on the axis, one value alone too, and what is not finite has no place."""
+    for values in ([0.2, 9.7], [93.1], [-3.0, 4.0], [0.0, 0.0], [1e-5, 2e-5]):
+        axis = Axis.over(values)
+        assert all(0 <= axis.place(value) <= 1 for value in values)
+        assert 2 <= len(axis.ticks()) <= 12
+    drawn = plot("", "", "", [("s", [(0, 1.0, "a"), (1, float("nan"), "b")])])
+    assert [dot.text for dot in drawn.series[0].dots] == ["a"]
+
+
+def test_kinds_are_read_from_the_format() -> None:
+    """A file tells which command wrote it."""
+    assert [kind_of({"format": f}) for f in ("compress-report-1", "compress-maps-2", "else")] == ["slim", "maps", ""]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip("there is no /usr/bin/chromium")
+    with sync.sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-background-networking"]
+        )
+        yield started
+        started.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1400])
+def test_the_page_in_a_browser(tmp_path: Path, browser: Any, width: int, scheme: str) -> None:
+    """It opens without an error, fits the width, shows one run at a time, tells values on hover, sorts its tables."""
+    _page(tmp_path, "one", "two")
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    told: list[str] = []
+    page.on("console", lambda message: told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator(".chapter:visible").count() == 1
+    assert page.locator("#all .dot").count() == 4
+    page.get_by_role("button", name="two").click()
+    assert page.locator(".chapter:visible").get_attribute("id") == "run2"
+    bars = page.locator("#run2 .bar")
+    assert bars.count() == 6
+    widths = (
+        page.locator("#run2 .bar", has_text="8 → 2").locator("i").evaluate_all("all => all.map(i => i.offsetWidth)")
+    )
+    assert widths[1] == pytest.approx(widths[0] / 4, abs=1)
+    page.locator("#run2 .bar", has_text="4 → 4").hover()
+    assert "stays: output of the <network>" in page.locator("#tip").inner_text()
+    page.locator("#run2 th button", has_text="top-1").click()
+    page.locator("#run2 th button", has_text="top-1").click()
+    assert page.locator("#run2 tbody tr").first.inner_text().startswith("absorbed")
+    page.close()
+    assert told == []
