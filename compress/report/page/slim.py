@@ -160,7 +160,7 @@ def _latency(data: Mapping[str, Any]) -> Section | None:
             s["before"] / slowest,
             s["after"] / slowest,
             f"{duration(s['before'])} → {duration(s['after'])}",
-            f"ratio {s['ratio']:.3f}, 95 % interval {s['low']:.3f} to {s['high']:.3f}, {s['rounds']} interleaved rounds",
+            f"ratio {s['ratio']:.3f}, 95 % interval {s['low']:.3f} to {s['high']:.3f}, {s['rounds']} rounds",
         )
         for s in speeds
     )
