@@ -217,3 +217,26 @@ def test_the_page_in_a_browser(tmp_path: Path, browser: Any, width: int, scheme:
     assert page.locator("#run2 tbody tr").first.inner_text().startswith("absorbed")
     page.close()
     assert told == []
+
+
+def test_an_inspection_says_why_groups_stay(tmp_path: Path) -> None:
+    """A page from `inspect` names every group, what it carries, and operator and line for what must stay."""
+    reason = {"why": "output of the network", "operator": "aten.addmm", "where": "fc (net.py:3)"}
+    group = {"channels": 8, "prunable": True, "pinned": [], "macs": 600, "parameters": 50, "name": "a"}
+    data = {
+        "format": "compress-inspect-1",
+        "network": "net.pt",
+        "macs": 1000,
+        "parameters": 90,
+        "outputs": 12,
+        "prunable_outputs": 8,
+        "groups": [group, group | {"name": "fc", "prunable": False, "pinned": [reason], "macs": 400}],
+    }
+    path, out = tmp_path / "inspect.json", tmp_path / "page.html"
+    path.write_text(json.dumps(data))
+    write_report([path], out)
+    page = out.read_text()
+    assert "66.67 %" in page
+    assert "output of the network, aten.addmm at fc (net.py:3)" in page
+    assert re.findall(r'class="after" style="width:([\d.]+)%', page) == ["100.000", "0.000"]
+    assert "Do it again" not in page

@@ -176,7 +176,7 @@ class Axis:
 
     @staticmethod
     def over(values: Iterable[float], steps: int = 5) -> Axis:
-        """Return the axis that holds the finite values, in about `steps` steps of 1, 2, 2.5 or 5 tenfolds."""
+        """Return an axis that holds the finite values, with about `steps` steps of round size."""
         finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
         low, high = min(finite), max(finite)
         span = (high - low) or abs(high) or 1.0

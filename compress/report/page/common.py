@@ -10,8 +10,8 @@ from compress.report.page.runs import Run
 from compress.report.units import duration
 
 
-def reproduce(run: Run) -> Section:
-    """Return the command, versions, machine, seed and times of a run, as far as they are recorded."""
+def reproduce(run: Run) -> tuple[Section, ...]:
+    """Return the command, versions, machine, seed and times of a run; nothing where none is recorded."""
     data = run.data
     blocks: list[Block] = [Command(run.command)] if run.command else []
     rows = [*_machine(data.get("machine") or {})]
@@ -23,7 +23,7 @@ def reproduce(run: Run) -> Section:
         rows.append(("took", ", ".join(f"{stage} {duration(time)}" for stage, time in seconds.items())))
     if rows:
         blocks.append(Facts(tuple(rows)))
-    return Section("Do it again", "", tuple(blocks))
+    return (Section("Do it again", "", tuple(blocks)),) if blocks else ()
 
 
 def _machine(machine: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ def chapter(run: Run) -> Chapter:
         subtitle=_subtitle(data),
         badge={True: "exact", False: "not exact", None: "not checked"}[exact],
         good=bool(exact),
-        sections=(*(section for section in sections if section is not None), reproduce(run)),
+        sections=(*(section for section in sections if section is not None), *reproduce(run)),
     )
 
 
