@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from zoo_models import find, randomise
 
+from compress.core.budgets import Percent
 from compress.core.clock import Clock
 from compress.core.types import Scope
 from compress.graph.analyse import Analysis, analyse
@@ -46,7 +47,7 @@ def record_of(task: str, kind: str, name: str) -> dict[str, Any]:
 
 
 def _options(**more: Any) -> CutOptions:
-    return CutOptions(percent=0.5, scope=Scope.LAYER, **more)
+    return CutOptions(budget=Percent(0.5), scope=Scope.LAYER, **more)
 
 
 def _cut(module: nn.Module, example: tuple[Any, ...], record: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from compress.budget.blocks import Limits, blocks_of
-from compress.budget.percent import choose
+from compress.budget.choice import Choice, Problem, choose
+from compress.core.budgets import Percent
 from compress.core.errors import PlanError, UsageError
 from compress.core.types import Group, Member, Scope
 from compress.graph.analyse import Analysis, analyse
@@ -109,8 +111,13 @@ RNG = np.random.default_rng(0)
 SCORES = {g.name: RNG.uniform(size=g.size) for g in GROUPS}
 
 
+def _choice(percent: float, scope: Scope = Scope.GLOBAL, limits: Limits | None = None) -> Choice:
+    nothing: Any = None  # a percentage does not look at the graph
+    return choose(Percent(percent), Problem(nothing, GROUPS, SCORES, limits or Limits(), scope))
+
+
 def _chosen(percent: float, scope: Scope = Scope.GLOBAL, limits: Limits | None = None) -> np.ndarray:
-    return choose(GROUPS, SCORES, percent, scope, limits or Limits()).channels
+    return _choice(percent, scope, limits).channels
 
 
 def _left(channels: np.ndarray, groups: Sequence[Group] = GROUPS) -> list[int]:
@@ -159,9 +166,9 @@ def test_min_channels(least: int) -> None:
 
 def test_keep_globs() -> None:
     """What a glob names stays whole, by module or by parameter, and does not count."""
-    choice = choose(GROUPS, SCORES, 0.5, Scope.GLOBAL, Limits(keep=("b.*",)))
+    choice = _choice(0.5, limits=Limits(keep=("b.*",)))
     assert (_left(choice.channels), choice.total) == ([10, 33, 7, 9], 20)
-    choice = choose(GROUPS, SCORES, 0.5, Scope.GLOBAL, Limits(keep=("a.weight",)))
+    choice = _choice(0.5, limits=Limits(keep=("a.weight",)))
     assert _left(choice.channels)[0] == 20
 
 

@@ -88,7 +88,7 @@ def test_values_are_read(checkpoint: Path, invoke: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("", "None of --percent, --macs and --plan"),
+        ("", "None of --percent, --macs, "),
         ("-p 1", "must be in [0, 1), got 1"),
         ("-p -0.1", "must be in [0, 1)"),
         ("-p nan", "must be in [0, 1), got nan"),

@@ -25,7 +25,8 @@ ACCURACY = Accuracy(top1=0.92, top5=0.99, loss=0.31, per_class=(0.95, 0.89), ima
 REPORT = SlimReport(
     source=Source(name="net", kind="state_dict", input_shape=(1, 3, 32, 32), arch="torchvision:resnet18"),
     cut=CutFacts(
-        percent=0.5,
+        asked="0.5 of the channels to leave",
+        budget={"percent": {"value": 0.5}},
         scope=Scope.GLOBAL,
         importance="bn",
         criterion="|gamma|",

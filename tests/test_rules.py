@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compress.core.budgets import Percent
 from compress.core.clock import Clock
 from compress.core.types import Plan, Scope
 from compress.graph.analyse import analyse
@@ -25,7 +26,7 @@ def _seeded() -> None:
 
 def halved(module: nn.Module, *example: Tensor) -> Cut:
     """Cut every group by half, checked against the masked original."""
-    return cut_network(module.eval(), example, CutOptions(percent=0.5, scope=Scope.LAYER), Clock())
+    return cut_network(module.eval(), example, CutOptions(budget=Percent(0.5), scope=Scope.LAYER), Clock())
 
 
 def exact(cut: Cut) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from compress.core.budgets import KINDS, asked
 from compress.core.errors import CheckpointError, UsageError
 from compress.core.files import require_writable
 
@@ -65,39 +66,15 @@ def round_to(text: str) -> int | None:
     )
 
 
-def macs(text: str | None) -> float | None:
-    """Read 0.5, 900M or 1.2G.
-
-    >>> macs("0.5"), macs("900M")
-    (0.5, 900000000.0)
-    """
-    if text is None:
-        return None
-    scale = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}.get(text[-1:], 1.0)
-    try:
-        number = float(text[:-1] if scale > 1 else text) * scale
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise UsageError(f"--macs must be a positive number, got {text!r}", fix="--macs 0.5 or --macs 900M")
-    return number
-
-
-def target(percent: float | None, budget: float | None, plan: Path | None) -> None:
-    """Require exactly one of --percent, in [0, 1), --macs, and --plan, a file."""
-    given = {"--percent": percent, "--macs": budget, "--plan": plan}
-    named = [name for name, value in given.items() if value is not None]
-    if not named:
+def target(given: Mapping[str, Any], plan: Path | None) -> None:
+    """Require exactly one kind of budget, one that can be read, or --plan, a file."""
+    budget = asked(given, otherwise=None if plan is None else "--plan")
+    if budget is None and plan is None:
+        names = [f"--{name}" for name in KINDS]
         raise UsageError(
-            "how much shall leave? None of --percent, --macs and --plan is given",
+            f"how much shall leave? None of {', '.join(names)} and --plan is given",
             fix="--percent 0.5 removes half of the prunable channels, --macs 0.5 leaves half of the MACs, "
             "--plan plan.json replays a cut",
-        )
-    if len(named) > 1:
-        raise UsageError(f"{' and '.join(named)} exclude each other: each says what leaves", fix="keep one of them")
-    if percent is not None and not 0 <= percent < 1:
-        raise UsageError(
-            f"--percent must be in [0, 1), got {percent:g}", fix="0.5 removes half of the prunable channels"
         )
     if plan is not None and not plan.is_file():
         raise UsageError(f"there is no plan file {plan}", fix="--plan-out writes one")

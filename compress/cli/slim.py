@@ -33,6 +33,7 @@ def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one ea
     checkpoint: reading.Checkpoint,
     percent: cutting.Percent = None,
     macs: cutting.Macs = None,
+    params: cutting.Params = None,
     scope: cutting.ScopeOption = Scope.GLOBAL,
     importance: cutting.Importance = None,
     round_to: cutting.RoundTo = "auto",
@@ -73,8 +74,7 @@ def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one ea
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of SlimOptions; raise what can be known to be wrong without importing torch."""
-    budget = checks.macs(given["macs"])
-    checks.target(given["percent"], budget, given["plan_in"])
+    checks.target(given, given["plan_in"])
     shape = checks.input_shape(given["input_shape"])
     mean, std = checks.normalisation(given["mean"], given["std"])
     checks.images(given["data"], given["calibration"])
@@ -83,7 +83,7 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
     out: tuple[Path, ...] = tuple(given["out"] or ())
     others = (given["save"], given["plan_out"], given["json"])
     checks.outputs(out, others, inputs=(given["checkpoint"], given["plan_in"]))
-    read = {"macs": budget, "input_shape": shape, "mean": mean, "std": std, "round_to": width}
+    read = {"input_shape": shape, "mean": mean, "std": std, "round_to": width}
     return given | read | {"keep": tuple(given["keep"] or ()), "out": out}
 
 

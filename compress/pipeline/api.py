@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from compress.budget.blocks import Limits
 from compress.checkpoint import load as read_checkpoint
+from compress.core.budgets import asked
 from compress.core.clock import Clock
 from compress.core.progress import Silent
 from compress.core.types import Attention, Plan, Scope, StageResult
@@ -38,7 +39,8 @@ def slim(
     example_input: Tensor | tuple[Any, ...],
     percent: float | None = None,
     *,
-    macs: float | None = None,
+    macs: float | str | None = None,
+    params: float | str | None = None,
     scope: Scope | str = Scope.GLOBAL,
     importance: str | None = None,
     round_to: int | None = None,
@@ -54,8 +56,9 @@ def slim(
     """Remove channels from `model` and return the smaller network; `model` itself is left untouched.
 
     `example_input` is one input, or a tuple of the positional ones, batch first. `percent` in [0, 1) is the fraction of
-    all channels that leave (or of each group's, with `scope="layer"`); instead, `macs` says how many MACs may be left,
-    as a fraction or a number. `round_to=None` keeps widths at multiples of what this machine's kernels block by.
+    all channels that leave (or of each group's, with `scope="layer"`); instead, `macs` says how many MACs, or `params`
+    how many parameters may be left, as a fraction or a number. `round_to=None` keeps widths at multiples of what this
+    machine's kernels block by.
     `submodule` names the one part to cut. `plan` replays an earlier cut instead.
     `calibration` are inputs without labels, batch first (one tensor, or batches): from them the cut network wins back
     what it lost, layer by layer. Only the criterion `taylor` wants their `labels`, int64 (inputs,). `verify=False`
@@ -70,8 +73,7 @@ def slim(
     clock, block = Clock(), rounding(round_to)
     example = example_input if isinstance(example_input, tuple) else (example_input,)
     options = CutOptions(
-        percent=percent,
-        macs=macs,
+        budget=asked({"percent": percent, "macs": macs, "params": params}, otherwise="plan" if plan else None),
         scope=Scope(scope),
         importance=importance,
         limits=Limits(block[0], min_channels, tuple(keep)),

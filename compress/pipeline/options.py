@@ -14,7 +14,8 @@ class SlimOptions:
 
     checkpoint: Path
     percent: float | None = None
-    macs: float | None = None
+    macs: float | str | None = None
+    params: float | str | None = None
     scope: Scope = Scope.GLOBAL
     importance: str | None = None
     round_to: int | None = None

@@ -14,6 +14,7 @@ from torch import Tensor
 from compress.budget.blocks import Limits
 from compress.checkpoint import load as read_checkpoint
 from compress.checkpoint import write_saved
+from compress.core.budgets import KINDS, asked
 from compress.core.clock import Clock
 from compress.core.errors import PlanError
 from compress.core.files import written_whole
@@ -106,8 +107,7 @@ def _cut_options(options: SlimOptions, block: int) -> CutOptions:
         except OSError as error:
             raise PlanError(f"cannot read the plan {options.plan_in}: {error.strerror}") from error
     return CutOptions(
-        percent=options.percent,
-        macs=options.macs,
+        budget=asked({name: getattr(options, name) for name in KINDS}, otherwise="--plan" if plan else None),
         scope=options.scope,
         importance=options.importance,
         limits=Limits(block, options.min_channels, options.keep),

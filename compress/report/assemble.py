@@ -50,8 +50,8 @@ def _facts(cut: Cut, options: CutOptions, rounding: tuple[int, str]) -> CutFacts
         rows.append(GroupRow(group.name, group.size, left, "; ".join(map(str, group.pinned)) or None))
     block, reason = rounding if chosen.criterion is not None else (1, "the plan's own widths")
     return CutFacts(
-        percent=options.percent,
-        macs=options.macs,
+        asked="a replayed plan" if options.budget is None else str(options.budget),
+        budget={} if options.budget is None else {options.budget.option: asdict(options.budget)},
         scope=options.scope,
         importance=chosen.criterion or "plan",
         criterion=CRITERIA[chosen.criterion].formula if chosen.criterion is not None else "as the plan says",
@@ -84,7 +84,7 @@ def _warnings(cut: Cut) -> tuple[str, ...]:
         warnings.append(
             f"importance {cut.chosen.criterion!r} cannot judge {len(left)} groups, which stay whole: {named}"
         )
-    return tuple(warnings)
+    return (*warnings, *cut.chosen.notes)
 
 
 @cache

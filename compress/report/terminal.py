@@ -73,12 +73,9 @@ def _stages(report: SlimReport) -> Table:
 
 def _title(report: SlimReport) -> str:
     cut = report.cut
-    over = "the whole network's" if cut.scope == "global" else "every group's"
-    asked = "a replayed plan" if cut.percent is None else f"asked: {cut.percent:g} of {over}"
-    if cut.macs is not None:
-        asked = f"asked: {cut.macs:g} of the MACs" if cut.macs <= 1 else f"asked: {count(int(cut.macs))} MACs"
     share = cut.removed / cut.channels if cut.channels else 0.0
-    return f"{report.source.name}: {cut.removed} of {cut.channels} prunable channels removed, {share:.3f} ({asked})"
+    what = f"{cut.removed} of {cut.channels} prunable channels removed, {share:.3f}"
+    return f"{report.source.name}: {what} (asked: {cut.asked})"
 
 
 def _rows(report: SlimReport) -> list[Row]:

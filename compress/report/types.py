@@ -40,12 +40,12 @@ class GroupRow:
 class CutFacts:
     """What was asked for and what left.
 
-    `percent` is None where a plan was replayed or `macs` were asked for (a fraction, or above 1 a number). `channels`
-    counts the channels that were free to leave, `removed` those that left. `criterion` describes the importance in
-    words, `round_reason` why widths are multiples of `round_to`.
+    `asked` says in words how much was to leave, `budget` holds the option and its numbers ({"macs": {"left": 0.5}}),
+    empty where a plan was replayed. `channels` counts the channels that were free to leave, `removed` those that left.
+    `criterion` describes the importance in words, `round_reason` why widths are multiples of `round_to`.
     """
 
-    percent: float | None
+    asked: str
     scope: Scope
     importance: str
     criterion: str
@@ -54,7 +54,7 @@ class CutFacts:
     channels: int
     removed: int
     groups: tuple[GroupRow, ...] = ()
-    macs: float | None = None
+    budget: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

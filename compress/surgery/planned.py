@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from compress.budget.blocks import Limits
-from compress.budget.macs import choose_macs
-from compress.budget.percent import choose
+from compress.budget import Limits, Problem, choose
+from compress.core.budgets import Budget
 from compress.core.clock import Clock
 from compress.core.errors import PlanError, UsageError
 from compress.core.types import Attention, Costs, Group, Plan, Scope
@@ -30,15 +29,13 @@ ENOUGH = 0.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutOptions:
-    """How channels are chosen. `importance` None is automatic; a `plan` replays an earlier cut instead.
+    """How channels are chosen: for a `budget`, or as a `plan` says. `importance` None is automatic.
 
-    `percent` of the channels leave, or as many as bring the MACs down to `macs` (a fraction of them, or above 1 a
-    number). `submodule` is the path of the one part of the network that is cut, inside its place; None for all of it.
+    `submodule` is the path of the one part of the network that is cut, inside its place; None for all of it.
     `evidence` is what criteria may look at that need inputs.
     """
 
-    percent: float | None = None
-    macs: float | None = None
+    budget: Budget | None = None
     scope: Scope = Scope.GLOBAL
     importance: str | None = None
     limits: Limits = field(default_factory=Limits)
@@ -50,26 +47,25 @@ class CutOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        asked = [name for name in ("percent", "macs", "plan") if getattr(self, name) is not None]
-        if len(asked) != 1:
+        if (self.budget is None) == (self.plan is None):
             raise UsageError(
-                "say how much to remove, once" + (f": not {' and '.join(asked)} together" if asked else ""),
+                "say how much to remove, once" + (": not a budget and a plan together" if self.plan else ""),
                 fix="percent=0.5 removes half of the channels; macs=0.5 leaves half of the MACs; plan replays a plan",
-            )
-        if self.percent is not None and not 0 <= self.percent < 1:
-            raise UsageError(
-                f"--percent must be in [0, 1), got {self.percent:g}", fix="0.5 removes half of the channels"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The plan, and how it came (`criterion` None: replayed); `total` channels were free; `unjudged` groups stay."""
+    """The plan, and how it came (`criterion` None: replayed); `total` channels were free; `unjudged` groups stay.
+
+    `notes` say what the user has to know of how the budget was met.
+    """
 
     plan: Plan
     criterion: str | None
     total: int
     unjudged: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +174,7 @@ def _chosen(analysis: Analysis, groups: Sequence[Group], options: CutOptions) ->
     weights = Weights(analysis.tensors, norm_scales(analysis.traces), options.evidence)
     name = options.importance or default_criterion(groups, weights)
     scores, unjudged = score(groups, weights, name)
-    if options.macs is not None:
-        choice = choose_macs(analysis, groups, scores, options.macs, options.limits)
-    else:
-        assert options.percent is not None
-        choice = choose(groups, scores, options.percent, options.scope, options.limits)
-    chosen = Chosen(plan_of(analysis, choice.channels), name, choice.total, unjudged)
+    assert options.budget is not None
+    choice = choose(options.budget, Problem(analysis, groups, scores, options.limits, options.scope))
+    chosen = Chosen(plan_of(analysis, choice.channels), name, choice.total, unjudged, choice.notes)
     return chosen, dead_of(analysis, choice.channels)

@@ -26,6 +26,15 @@ Macs = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+Params = Annotated[
+    str | None,
+    typer.Option(
+        "--params",
+        metavar="0.5|5M",
+        help="Instead of --percent: how many parameters may be left, as a fraction or a number (k, M, G).",
+        rich_help_panel=PANEL,
+    ),
+]
 ScopeOption = Annotated[
     Scope,
     typer.Option(

@@ -1,0 +1,81 @@
+"""As much as one can afford of something that is counted: MACs or parameters.
+
+Blocks of channels leave in the order of importance per cost saved until the budget is met, and what still fits comes
+back; see `shelf.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from compress.budget.blocks import Block, blocks_of
+from compress.budget.choice import Choice, Problem, choose
+from compress.budget.meter import Meter, macs_meter, params_meter
+from compress.budget.shelf import TOLERANCE, Shelves, cut_to
+from compress.core.budgets import Amount, Macs, Params
+from compress.core.errors import PlanError
+
+
+@choose.register
+def choose_macs(budget: Macs, problem: Problem) -> Choice:
+    """Choose channels so that at most so many MACs of one input are left."""
+    return spend(budget, problem, macs_meter(problem.analysis))
+
+
+@choose.register
+def choose_params(budget: Params, problem: Problem) -> Choice:
+    """Choose channels so that at most so many parameters are left."""
+    return spend(budget, problem, params_meter(problem.analysis))
+
+
+def spend(budget: Amount, problem: Problem, meter: Meter) -> Choice:
+    """Choose channels so that at most the budget is left of what the meter counts, as near below it as blocks allow.
+
+    Raises PlanError where the budget cannot be met, with what can, or where it asks for nothing.
+    """
+    start = meter.total
+    target = budget.of(start / meter.per) * meter.per
+    if start <= target:
+        raise PlanError(
+            f"the network has only {start // meter.per:,} {budget.noun}: nothing has to leave",
+            fix=f"lower --{budget.option}",
+        )
+    free, limits = problem.free, problem.limits
+    blocks = [blocks_of(i, g, problem.scores[g.name], limits) for i, g in enumerate(free)]
+    shelves = Shelves(meter, free, blocks, _worth(problem, meter, blocks))
+    if not cut_to(shelves, target):
+        raise PlanError(
+            f"--{budget.option} {budget.left:g} cannot be met: at least {meter.total // meter.per:,} {budget.noun} "
+            f"({meter.total / start:.2f}) have to stay",
+            fix="raise it, keep less, or use --round-to 1",
+        )
+    return Choice(shelves.gone(), sum(g.size for g in free), _short(budget, shelves, target, limits.round_to))
+
+
+def _short(budget: Amount, shelves: Shelves, target: float, round_to: int) -> tuple[str, ...]:
+    """Say how far below the budget the choice ends where that is more than the tolerance, and why."""
+    total, per = shelves.meter.total, shelves.meter.per
+    if target - total <= TOLERANCE * target:
+        return ()
+    back = [shelves.meter.returning(last) for n in range(len(shelves.left)) if (last := shelves.last(n)) is not None]
+    why = f"the smallest block of channels that could come back has {min(back) / per:,.0f} {budget.noun}"
+    more = f"; widths are multiples of {round_to}: with --round-to 1 it ends nearer" if round_to > 1 else ""
+    text = f"{total / per:,.0f} {budget.noun} are left, {100 * (1 - total / target):.1f} % below the budget"
+    return (f"{text} of {target / per:,.0f}: {why}{more}",)
+
+
+def _worth(problem: Problem, meter: Meter, blocks: Sequence[Sequence[Block]]) -> list[float]:
+    """What a score of 1 weighs in each group.
+
+    Scores whose mean is 1 in every group rank within a group only: there a group weighs what its channels cost, so that
+    a channel of average score is worth what it saves. Other scores are compared over the network as they are.
+    """
+    means = [float(problem.scores[g.name].mean()) for g in problem.free]
+    if not all(math.isclose(mean, 1.0, rel_tol=1e-6) for mean in means):
+        return [1.0] * len(means)
+    worth = []
+    for group, its in zip(problem.free, blocks, strict=True):
+        first = its[0].channels if its else None
+        worth.append(0.0 if first is None else meter.saving(group.labels[first]) / len(first))
+    return worth
