@@ -110,6 +110,19 @@ def outputs(out: Sequence[Path], others: Iterable[Path | None], inputs: Iterable
         require_writable(path)
 
 
+def training(given: Mapping[str, Any]) -> None:
+    """Refuse options of a training where none is asked for, and rates that cannot be meant."""
+    names = {"train": "--train", "lr": "--lr", "batch_size": "--batch-size", "optimizer": "--optimizer"}
+    flags = {"distill_features": "--distill-features", "resume": "--resume"}
+    said = [option for name, option in (names | flags).items() if given[name] not in {None, False}]
+    if said and not given["finetune"] and not given["distill"]:
+        raise UsageError(f"{said[0]} is about a training, and none is asked for", fix="add --finetune 3 or --distill 3")
+    if given["distill_features"] and not given["distill"]:
+        raise UsageError("--distill-features belongs to --distill", fix="add --distill 3")
+    if given["lr"] is not None and not 0 < given["lr"] < float("inf"):
+        raise UsageError(f"--lr must be positive, got {given['lr']:g}", fix="for example 0.02")
+
+
 def images(data: str | None, calibration: str | None) -> None:
     """Refuse one .npz file or factory as both --data and --calibration; other data sets have a training part."""
     if data is None or calibration is None or not (data.endswith(".npz") or ".py:" in data):

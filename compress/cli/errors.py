@@ -21,7 +21,7 @@ def told_in_words(*, debug: bool) -> Iterator[None]:
         _say(str(error), debug=debug)
         raise typer.Exit(error.exit_code) from error
     except KeyboardInterrupt as error:
-        print("interrupted: nothing was left half-written", file=sys.stderr)
+        print(f"interrupted {error}".rstrip() + ": nothing was left half-written", file=sys.stderr)
         raise typer.Exit(130) from error
     except typer.Exit:
         raise

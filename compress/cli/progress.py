@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -40,6 +41,11 @@ class TerminalProgress:
             timer.cancel()
             timer.join()
             bar.stop()
+
+
+def speaks() -> bool:
+    """Tell whether this process is the one, among those that torchrun started, that prints and writes."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def progress_for(*, quiet: bool) -> Progress:

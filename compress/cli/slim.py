@@ -7,9 +7,10 @@ from typing import Any
 
 from compress.cli import checks
 from compress.cli.errors import told_in_words
-from compress.cli.options import cutting, images, reading, recovering, running, writing
-from compress.cli.progress import progress_for
+from compress.cli.options import cutting, images, reading, recovering, running, tuning, writing
+from compress.cli.progress import progress_for, speaks
 from compress.core.types import Attention, Scope
+from compress.recovery.training.recipe import Precision
 
 HELP = """Remove channels from a trained network, check the result, measure it, and export it.
 
@@ -20,6 +21,9 @@ Half of the channels, to ONNX; the architecture is identified:
 
 The same, with the accuracy won back from images without labels:
 [cyan]compress slim resnet18.pt --percent 0.5 --calibration train/ --data test/[/cyan]
+
+With a few epochs of training after that, on the training part of the data:
+[cyan]compress slim net.pt --arch net.py:build --macs 0.5 --data cifar10 --finetune 3 --save small.pt[/cyan]
 
 Your own architecture, with the accuracy before and after:
 [cyan]compress slim net.pt --arch net.py:build --percent 0.3 --data images/ --save pruned.pt[/cyan]
@@ -53,6 +57,17 @@ def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one ea
     resize: images.Resize = None,
     calibration: images.Calibration = None,
     recover: recovering.Recover = True,
+    finetune: tuning.Finetune = 0,
+    distill: tuning.Distill = 0,
+    distill_features: tuning.DistillFeatures = False,
+    train: tuning.Train = None,
+    lr: tuning.Lr = None,
+    batch_size: tuning.BatchSize = None,
+    optimizer: tuning.OptimizerOption = None,
+    precision: tuning.PrecisionOption = Precision.AUTO,
+    resume: tuning.Resume = False,
+    checkpoint_every: tuning.CheckpointEvery = 500,
+    device: tuning.Device = None,
     out: writing.Out = None,
     save: writing.Save = None,
     plan_out: writing.PlanOut = None,
@@ -79,6 +94,7 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
     mean, std = checks.normalisation(given["mean"], given["std"])
     checks.images(given["data"], given["calibration"])
     width = checks.round_to(given["round_to"])
+    checks.training(given)
     checks.checkpoint(given["checkpoint"])
     out: tuple[Path, ...] = tuple(given["out"] or ())
     others = (given["save"], given["plan_out"], given["json"])
@@ -92,8 +108,9 @@ def _run(fields: dict[str, Any], *, quiet: bool) -> None:
     from compress.report.jsonfile import write_json
     from compress.report.terminal import console, show
 
+    quiet = quiet or not speaks()
     report = run_slim(SlimOptions(**fields), progress_for(quiet=quiet))
-    if fields["json"] is not None:
+    if fields["json"] is not None and speaks():
         write_json(report, fields["json"])
     if not quiet:
         show(report, console())

@@ -6,6 +6,7 @@ CompressError (exit code 2)
 |- DataError         the data set cannot be read, or does not fit the network
 |- PlanError         nothing can be cut, or a plan does not fit the network
 |- TraceError        the network cannot be run or traced
+|- TrainingError     a training came to nothing
 |- ExactnessError    the cut network is not the masked original
 `- ExportError       a file could not be written, or does not compute what the network computes
 """
@@ -43,6 +44,10 @@ class PlanError(CompressError):
 
 class TraceError(CompressError):
     """The network cannot be run on the given input, or cannot be traced."""
+
+
+class TrainingError(CompressError):
+    """The loss of a training is no longer a finite number."""
 
 
 class ExactnessError(CompressError):

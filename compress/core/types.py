@@ -204,6 +204,10 @@ class Accuracy:
     images: int
 
 
+# the steps of recovery that train
+TRAINED = ("distilled", "tuned")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageResult:
     """What the network reaches after one step of recovery; the first step is the raw cut.

@@ -53,6 +53,12 @@ class Prepared(Dataset[tuple[Tensor, int]]):
         """Return the number of images."""
         return self._raw.length
 
+    def labels(self) -> list[int]:
+        """Return every label, or -1, without reading images where the labels are known apart from them."""
+        if self._raw.labels is not None:
+            return list(self._raw.labels)
+        return [NO_LABEL if self._raw.label is None else self._raw.label(i) for i in range(self._raw.length)]
+
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return image `index`, float32 (C, H, W), and its label or -1."""
         if not 0 <= index < self._raw.length:

@@ -107,8 +107,8 @@ def recover(
     def reached(name: str, seconds: float, note: str, *, kept: bool = True) -> None:
         """Note what the network reaches after this step; a step taken back leaves it where it was."""
         with clock.stage("evaluate"):
-            accuracy = _accuracy(module, name, data, told) if kept else stages[-1].accuracy
-            same, apart = _likeness(original, module, calibration.aside) if kept else (None, None)
+            accuracy = accuracy_of(module, name, data, told) if kept else stages[-1].accuracy
+            same, apart = likeness(original, module, calibration.aside) if kept else (None, None)
         stages.append(
             StageResult(
                 name=name, accuracy=accuracy, agreement=same, distance=apart, seconds=seconds, note=note, kept=kept
@@ -145,14 +145,16 @@ def _worse(before: float | None, original: nn.Module, module: nn.Module, aside: 
     return not distance(original, module, [aside]) <= before  # NaN is worse
 
 
-def _accuracy(module: nn.Module, name: str, data: Data | None, told: Progress) -> Accuracy | None:
+def accuracy_of(module: nn.Module, name: str, data: Data | None, told: Progress) -> Accuracy | None:
+    """Return the accuracy on `data`, or None where it has no labels."""
     if data is None or not data.labelled:
         return None
     with told.stage(f"accuracy, {name}", len(data)) as advance:
         return evaluate(module, data, progress=advance)
 
 
-def _likeness(original: nn.Module, module: nn.Module, aside: Tensor | None) -> tuple[float | None, float | None]:
+def likeness(original: nn.Module, module: nn.Module, aside: Tensor | None) -> tuple[float | None, float | None]:
+    """Return agreement with the original and distance from it on `aside`, None where they cannot be told."""
     if aside is None:
         return None, None
     apart = distance(original, module, [aside])

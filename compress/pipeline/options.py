@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.core.types import Attention, Scope
+from compress.recovery.training.recipe import Optimizer, Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,17 @@ class SlimOptions:
     resize: int | None = None
     calibration: str | None = None
     recover: bool = True
+    finetune: int = 0
+    distill: int = 0
+    distill_features: bool = False
+    train: str | None = None
+    lr: float | None = None
+    batch_size: int | None = None
+    optimizer: Optimizer | None = None
+    precision: Precision = Precision.AUTO
+    resume: bool = False
+    checkpoint_every: int = 500
+    device: str | None = None
     plan_in: Path | None = None
     plan_out: Path | None = None
     save: Path | None = None

@@ -7,9 +7,10 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.budget.blocks import Limits
 from compress.checkpoint import load as read_checkpoint
@@ -19,7 +20,7 @@ from compress.core.clock import Clock
 from compress.core.errors import PlanError
 from compress.core.files import written_whole
 from compress.core.progress import Progress, Silent
-from compress.core.types import Network, Plan, StageResult
+from compress.core.types import Exported, Network, Plan, StageResult
 from compress.evaluation.calibration import calibration_set
 from compress.evaluation.judge import DataOptions, Judged, judge, open_calibration, open_for
 from compress.evaluation.stages import CALIBRATION_INPUTS, evidence_of, final, recover
@@ -28,6 +29,8 @@ from compress.measure.before_after import Measured, export_all, in_place, measur
 from compress.measure.size import file_bytes
 from compress.pipeline.opening import opened, rounding
 from compress.pipeline.options import SlimOptions
+from compress.pipeline.tuning import Tuning, forget, open_training, silenced, tune_options, tuned
+from compress.recovery.training.team import Team, joined
 from compress.report.assemble import report_of
 from compress.report.types import FileSizes, SlimReport, Source
 from compress.surgery.network import composed, cut_network
@@ -37,17 +40,24 @@ from compress.surgery.program import program_bytes
 
 def run_slim(options: SlimOptions, progress: Progress | None = None) -> SlimReport:
     """Do what `compress slim` does, and return every figure. Raises CompressError subclasses; see each stage."""
-    told, clock = progress or Silent(), Clock()
+    with joined(options.device if options.finetune or options.distill else "cpu") as team:
+        return _slim(options, team, progress or Silent())
+
+
+def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
+    clock = Clock()
     torch.manual_seed(options.seed)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     block = rounding(options.round_to)
     cut_options = _cut_options(options, block[0])
+    tuning = tune_options(options)
     with told.stage("load"), clock.stage("load"):
         read = _read(options)
         network, earlier = opened(read)
         data = open_for(network, _data_options(options), _classes(network) if options.data else None)
         learned = open_calibration(network, options.calibration, _data_options(options), data)
+        training = open_training(network, options, _data_options(options), data) if tuning.asked else None
     fixed = None if network.dynamic_batch else len(network.example[0])
     if learned is not None:
         with told.stage("read calibration images"), clock.stage("load"):
@@ -60,30 +70,26 @@ def run_slim(options: SlimOptions, progress: Progress | None = None) -> SlimRepo
     stages: tuple[StageResult, ...] = ()
     if learned is not None and options.recover:
         stages = recover(network.module, cut, inputs, told, clock, data=data, fixed=fixed, seed=options.seed)
+    if training is not None:
+        seen = inputs if learned is not None else None
+        how = Tuning(options, tuning, team, told, clock)
+        stages = tuned(network, cut, training, how, stages, data=data, inputs=seen)
+    options = options if team.main else silenced(options)
     with clock.stage("evaluate"):
         judged = judge(network, after, cut.masked, data or learned, told, options.seed, reached=final(stages))
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        files = export_all(network, after, options.out, folder, told, clock)
-        measured = Measured()
-        if options.bench:
-            measured = measure(network, after, files, folder, told, clock, threads=options.threads, batch=options.batch)
-        exported = in_place(files)
+    exported, measured = _exported(network, after, options, told, clock)
     _write(read, network, composed(earlier, cut.chosen.plan), cut, options)
+    forget(options)
     source = _source(network, judged, options)
     report = report_of(cut, source, clock.seconds, cut_options, block)
     sizes = measured.onnx_bytes
     return replace(
         report,
-        accuracy_original=judged.original,
-        accuracy_masked=judged.masked,
-        accuracy_pruned=judged.pruned,
-        data=judged.on if judged.original is not None else None,
-        agreement=judged.agreement,
-        agreement_on=judged.on if judged.agreement is not None else None,
-        recovered=bool(stages),
+        **_judgement(judged),
+        recovered=any(stage.kept for stage in stages[1:]),
         stages=stages,
         calibration=f"{learned.name} ({len(inputs):,} inputs)" if stages and learned else None,
+        trained_on=training.name if training is not None else None,
         file_sizes=FileSizes(before=sizes[0], after=sizes[1], what="ONNX") if sizes else None,
         exported=exported,
         speedups=measured.speedups,
@@ -95,6 +101,31 @@ def run_slim(options: SlimOptions, progress: Progress | None = None) -> SlimRepo
         command=shlex.join(["compress", *sys.argv[1:]]),
         warnings=(*report.warnings, *measured.notes, *_slower(measured)),
     )
+
+
+def _judgement(judged: Judged) -> dict[str, Any]:
+    """The fields of a report that tell how good the networks are."""
+    return {
+        "accuracy_original": judged.original,
+        "accuracy_masked": judged.masked,
+        "accuracy_pruned": judged.pruned,
+        "data": judged.on if judged.original is not None else None,
+        "agreement": judged.agreement,
+        "agreement_on": judged.on if judged.agreement is not None else None,
+    }
+
+
+def _exported(
+    network: Network, after: nn.Module, options: SlimOptions, told: Progress, clock: Clock
+) -> tuple[tuple[Exported, ...], Measured]:
+    """Write the files of --out, and measure before and after."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        files = export_all(network, after, options.out, folder, told, clock)
+        measured = Measured()
+        if options.bench:
+            measured = measure(network, after, files, folder, told, clock, threads=options.threads, batch=options.batch)
+        return in_place(files), measured
 
 
 def _cut_options(options: SlimOptions, block: int) -> CutOptions:

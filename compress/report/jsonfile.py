@@ -64,6 +64,7 @@ def _tree(report: SlimReport) -> dict[str, Any]:
         "delivered": {"what": report.delivered, "why": report.delivered_why},
         "recovered": report.recovered,
         "calibration": report.calibration,
+        "trained_on": report.trained_on,
         "stages": [_plain(stage) for stage in report.stages],
         "costs": {"before": _plain(report.costs_before), "after": _plain(report.costs_after)},
         "file_bytes": None if report.file_sizes is None else _plain(report.file_sizes),

@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from compress.core.types import Accuracy, Speedup
+from compress.core.types import TRAINED, Accuracy, Speedup
 from compress.report.types import CutFacts, SlimReport
 from compress.report.units import byte_size, count, duration, percentage, ratio
 
@@ -59,12 +59,15 @@ def _stages(report: SlimReport) -> Table:
     """What every step of recovery reached."""
     measured = any(stage.accuracy for stage in report.stages)
     table = Table(header_style="bold")
-    table.add_column("recovery, without labels")
-    for name in (*(["top-1"] if measured else []), "same answer", "distance", "took"):
+    labels = any(stage.name == "tuned" for stage in report.stages)
+    table.add_column("recovery" if labels else "recovery, without labels")
+    for name in (*(["top-1", "loss, nats"] if measured else []), "same answer", "distance", "took"):
         table.add_column(name, justify="right")
     for stage in report.stages:
         name = stage.name if stage.kept else f"{stage.name}: no help, taken back"
-        top1 = [percentage(stage.accuracy.top1) if stage.accuracy and stage.kept else ""] if measured else []
+        shown = stage.accuracy if stage.kept else None
+        figures = ["", ""] if shown is None else [percentage(shown.top1), f"{shown.loss:.4f}"]
+        top1 = figures if measured else []
         same = "" if stage.agreement is None else percentage(stage.agreement)
         apart = "" if stage.distance is None else f"{stage.distance:.4f}"
         table.add_row(name, *top1, same, apart, duration(stage.seconds) if stage.seconds else "")
@@ -154,6 +157,7 @@ def _source_facts(report: SlimReport) -> list[tuple[str, str]]:
         facts.append(
             ("recovered from", f"{report.calibration}; same answer and distance are on a fifth not learned from")
         )
+    facts += [(stage.name, stage.note) for stage in report.stages if stage.name in TRAINED]
     return facts + [("note", note) for note in source.notes]
 
 

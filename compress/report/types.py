@@ -73,7 +73,8 @@ class SlimReport:
     `delivered` is "your own class package.module.Class" or "rewritten graph", `delivered_why` why it is that.
     `agreement` is the fraction of calibration inputs on which original and cut network choose the same class.
     `recovered` is False where nothing was done after the cut to win accuracy back; `stages` are the steps of what was,
-    `calibration` the inputs that they learned from. `seconds` maps stage to wall time.
+    `calibration` the inputs that they learned from, `trained_on` those of the steps that train.
+    `seconds` maps stage to wall time.
     """
 
     source: Source
@@ -93,6 +94,7 @@ class SlimReport:
     recovered: bool = False
     stages: tuple[StageResult, ...] = ()
     calibration: str | None = None
+    trained_on: str | None = None
     exported: tuple[Exported, ...] = ()
     speedups: tuple[Speedup, ...] = ()
     saved: str | None = None

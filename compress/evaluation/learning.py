@@ -1,0 +1,125 @@
+"""Which images a training learns from, and which are held out of it; never the ones that accuracy is reported on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compress.core.errors import DataError
+from compress.core.progress import Progress
+from compress.evaluation.data import Data, Prepared
+from compress.recovery.training.recipe import HELD_OUT_MOST, Recipe
+from compress.recovery.training.samples import InMemory, OnDisk, Samples, parted
+
+MEMORY = 2**29  # floating-point numbers (2 GiB) that images may take; what is more is read while training
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learning:
+    """Images to learn from and those held out (None: none), where they come from in words, and what was left out."""
+
+    samples: Samples
+    held: Samples | None
+    source: str
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say how many images of what are learned from and held out."""
+        held = f", {len(self.held):,} held out" if self.held is not None else ""
+        return f"{self.source}: {len(self.samples):,} images{held}"
+
+
+def learning_from(data: Data, recipe: Recipe, told: Progress, *, reported: Iterable[Tensor] = ()) -> Learning:
+    """Divide the images of `data`, in memory where they fit, into those learned from and those held out.
+
+    Images that also occur in `reported`, batches of inputs on which figures are given, are left out, found by their
+    contents (only where `data` is in memory). Raises DataError where nothing is left.
+    """
+    if not fits_memory(data):
+        numbers, held = parted(len(data), recipe.held_out, HELD_OUT_MOST, recipe.seed)
+        labels = torch.tensor(_labels(data)) if data.labelled else None
+        notes = (f"{data.name} is read while training: images that are reported on too were not looked for",)
+        on_disk = [
+            Samples(OnDisk(data.dataset, part), None if labels is None else labels[part], _fill(data))
+            for part in (numbers, held)
+        ]
+        return Learning(samples=on_disk[0], held=on_disk[1] if len(held) else None, source=data.name, notes=notes)
+    inputs, labels = in_memory(data, told)
+    return divided(inputs, labels, recipe, data.name, reported=reported, fill=_fill(data))
+
+
+def divided(
+    inputs: Tensor,
+    labels: Tensor | None,
+    recipe: Recipe,
+    source: str,
+    *,
+    reported: Iterable[Tensor] = (),
+    fill: Tensor | None = None,
+) -> Learning:
+    """Divide inputs that lie in memory, batch first, with their labels; else as `learning_from`."""
+    fresh = unseen(inputs, reported)
+    gone = len(inputs) - len(fresh)
+    if not len(fresh):
+        raise DataError(
+            f"every image of {source} is one that figures are reported on: nothing is left to learn from",
+            fix="give other images with --train, best the training part",
+        )
+    numbers, held = (fresh[part] for part in parted(len(fresh), recipe.held_out, HELD_OUT_MOST, recipe.seed))
+    parts = [
+        Samples(InMemory(inputs[part]), None if labels is None else labels[part], fill) for part in (numbers, held)
+    ]
+    notes = (f"{gone} of its images are reported on and were not learned from",) if gone else ()
+    return Learning(samples=parts[0], held=parts[1] if len(held) else None, source=source, notes=notes)
+
+
+def unseen(inputs: Tensor, others: Iterable[Tensor]) -> Tensor:
+    """Return the numbers of the inputs that are, number for number, in none of `others`.
+
+    >>> unseen(torch.tensor([[1.0], [2.0], [3.0]]), [torch.tensor([[2.0]])]).tolist()
+    [0, 2]
+    """
+    known = {item.numpy().tobytes() for batch in others for item in batch.detach().cpu().float().contiguous()}
+    if not known:
+        return torch.arange(len(inputs))
+    return torch.tensor([i for i, item in enumerate(inputs) if item.contiguous().numpy().tobytes() not in known])
+
+
+def fits_memory(data: Data) -> bool:
+    """Whether all images of `data` may be held in memory."""
+    first, _ = data.dataset[0]
+    return math.prod(first.shape) * len(data) <= MEMORY
+
+
+def in_memory(data: Data, told: Progress) -> tuple[Tensor, Tensor | None]:
+    """Read every image: float32 (N, C, H, W) and int64 labels (N,), or None. DataError where sizes differ."""
+    first, _ = data.dataset[0]
+    inputs = torch.empty((len(data), *first.shape))
+    with told.stage(f"read {data.name}", len(data)) as advance:
+        for number in range(len(data)):
+            image = data.dataset[number][0]
+            if image.shape != first.shape:
+                raise DataError(
+                    f"{data.name} has images of shapes {tuple(first.shape)} and {tuple(image.shape)}",
+                    fix="add --resize",
+                )
+            inputs[number] = image
+            if number % 500 == 0:
+                advance(number, len(data))
+    return inputs, torch.tensor(_labels(data)) if data.labelled else None
+
+
+def _labels(data: Data) -> list[int]:
+    if isinstance(data.dataset, Prepared):
+        return data.dataset.labels()
+    return [data.dataset[number][1] for number in range(len(data))]
+
+
+def _fill(data: Data) -> Tensor | None:
+    """What black is after normalisation: -mean / std for every channel."""
+    steps = data.preprocessing
+    return None if steps is None or not steps.mean else -torch.tensor(steps.mean) / torch.tensor(steps.std)

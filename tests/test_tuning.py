@@ -1,0 +1,206 @@
+"""Fine-tuning and distillation as a user meets them in `compress slim`, from the command line and from Python."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_training import EXACT, digits, net
+from torch import nn
+from typer.testing import CliRunner, Result
+
+import compress
+from compress.cli import app
+from compress.core.progress import Silent
+from compress.evaluation.learning import divided, unseen
+from compress.graph.analyse import analyse
+from compress.recovery.distill import distill, quotient
+from compress.recovery.features import fitting, stage_features, watching
+from compress.recovery.finetune import finetune
+from compress.recovery.training.samples import Samples
+from compress.recovery.training.team import Team
+from compress.surgery.cut import dead_labels
+
+ALONE = Team(0, 1, torch.device("cpu"))
+LONGER = replace(EXACT, epochs=5)
+SOURCE = '''
+"""A network that a user brings."""
+from torch import nn
+
+
+def build():
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Dropout(0.0), nn.Linear(96, 10),
+    )
+'''
+
+
+@pytest.fixture(scope="module")
+def taught() -> nn.Module:
+    """Return a small network that knows the digits."""
+    module = net()
+    finetune(module, *digits(), EXACT, ALONE, Silent())
+    return module.eval()
+
+
+def agreement(one: nn.Module, two: nn.Module, held: Samples) -> float:
+    """Return on which fraction of the held-out images both give the same answer."""
+    x = next(held.inputs.batches([torch.arange(len(held))]))
+    with torch.no_grad():
+        return float((one.eval()(x).argmax(1) == two.eval()(x).argmax(1)).double().mean())
+
+
+@pytest.mark.parametrize("matched", [False, True])
+def test_distillation_brings_a_cut_network_nearer(taught: nn.Module, matched: bool) -> None:
+    """Five epochs without labels win back at least 20 points of agreement of a network cut by half."""
+    samples, held = digits()
+    example = torch.rand(2, 1, 8, 8)
+    done = compress.slim(taught, example, percent=0.5, scope="layer", importance="l2", round_to=1)
+    cut = done.model
+    before = agreement(taught, cut, held)
+    features = ()
+    if matched:
+        analysis = analyse(taught, (example,))
+        found = stage_features(analysis, dead_labels(analysis, done.plan), taught, cut)
+        features = fitting(found, taught, cut, example)
+        assert [feature.path for feature in features] == ["2", "6", "7"]
+    unlabelled, aside = Samples(samples.inputs), Samples(held.inputs)
+    result = distill(taught, cut, unlabelled, aside, LONGER, ALONE, Silent(), features=features)
+    assert result.best is not None
+    assert agreement(taught, cut, held) == pytest.approx(result.best.right)
+    assert agreement(taught, cut, held) > before + 0.2
+
+
+def test_features_are_compared_channel_by_channel(taught: nn.Module) -> None:
+    """Right behind the cut the kept channels of the first stage are exactly the original's: their distance is 0."""
+    example = torch.rand(4, 1, 8, 8)
+    done = compress.slim(taught, example, percent=0.5, round_to=1)
+    analysis = analyse(taught, (example,))
+    features = stage_features(analysis, dead_labels(analysis, done.plan), taught, done.model)
+    with watching(taught, features) as theirs, watching(done.model, features) as ours, torch.no_grad():
+        taught(example)
+        done.model(example)
+    first = features[0]
+    assert len(first.kept[0][1]) == done.model[1].num_features < 16
+    assert float(quotient(ours[first.path], first.of_original(theirs[first.path]))) < 1e-10
+
+
+def test_reported_images_are_left_out() -> None:
+    """Inputs that also occur among the reported ones are not learned from, and are counted."""
+    x = torch.rand(20, 3)
+    assert unseen(x, [x[[4]], x[7:9]]).tolist() == [i for i in range(20) if i not in {4, 7, 8}]
+    learning = divided(x, None, EXACT, "these", reported=[x[:5]])
+    assert len(learning.samples) + len(learning.held or ()) == 15
+    assert "5 of its images" in learning.notes[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taught: nn.Module) -> Path:
+    """A folder with net.py, its weights net.pt, and unlabelled images."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(SOURCE, encoding="utf-8")
+    torch.save(taught.state_dict(), tmp_path / "net.pt")
+    generator = np.random.default_rng(0)
+    np.savez(tmp_path / "bare.npz", x=generator.integers(0, 256, (60, 8, 8, 1), dtype=np.uint8))
+    return tmp_path
+
+
+def slim(*arguments: object) -> Result:
+    """Run the command on the folder's network."""
+    own = (
+        "net.pt",
+        "--arch",
+        "net.py:build",
+        "--input-shape",
+        "1,1,8,8",
+        "--percent",
+        0.5,
+        "--scope",
+        "layer",
+        "-i",
+        "l2",
+        "--round-to",
+        1,
+    )
+    return CliRunner().invoke(app, ["slim", "--no-bench", *[str(a) for a in (*own, *arguments)]])
+
+
+def test_the_command_distils_and_fine_tunes(folder: Path) -> None:
+    """Both steps are in the table and the JSON with loss and seconds, gain accuracy, and are what is saved."""
+    extra = ("--data", "digits", "--distill", 2, "--finetune", 2, "--batch-size", 64, "--precision", "float32")
+    result = slim(*extra, "--json", "r.json", "--save", "small.pt")
+    assert result.exit_code == 0, result.output
+    report: dict[str, Any] = json.loads((folder / "r.json").read_text(encoding="utf-8"))
+    stages = {stage["name"]: stage for stage in report["stages"]}
+    assert list(stages) == ["cut", "distilled", "tuned"]
+    assert report["trained_on"] == "digits (train)"
+    assert stages["tuned"]["accuracy"]["top1"] > stages["cut"]["accuracy"]["top1"] + 0.2
+    assert stages["tuned"]["accuracy"]["loss"] < stages["cut"]["accuracy"]["loss"]
+    assert stages["tuned"]["seconds"] > 0
+    assert report["accuracy"]["pruned"] == stages["tuned"]["accuracy"]
+    assert "held-out accuracy" in " ".join(result.stdout.split())
+    assert "NOT RECOVERED" not in result.stdout
+    assert not list(folder.glob("*.state"))
+
+
+def test_an_interrupted_command_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C saves and says where; without --resume the state is not overwritten; with it the result is the same."""
+    extra = ("--data", "digits", "--finetune", 2, "--batch-size", 64, "--precision", "float32")
+    assert slim(*extra, "--save", "whole.pt").exit_code == 0
+    from compress.recovery.training import loop
+
+    steps = 0
+    plain = loop.rate
+
+    def counted(*given: Any) -> float:
+        """Press Ctrl-C during the 25th step."""
+        import os
+        import signal
+
+        nonlocal steps
+        steps += 1
+        if steps == 25:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(*given)
+
+    monkeypatch.setattr(loop, "rate", counted)
+    stopped = slim(*extra, "--save", "small.pt")
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert stopped.exit_code == 130
+    assert "small.pt.tuned.state" in stopped.stderr
+    assert "--resume" in stopped.stderr
+    assert not (folder / "small.pt").exists()
+    refused = slim(*extra, "--save", "small.pt")
+    assert refused.exit_code == 2
+    assert "was not finished" in refused.stderr
+    assert slim(*extra, "--save", "small.pt", "--resume").exit_code == 0
+    one, two = (compress.load(folder / name, arch="net.py:build").state_dict() for name in ("whole.pt", "small.pt"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--lr", 0.1), "none is asked for"),
+        (("--finetune", 1), "no images to train on"),
+        (("--finetune", 1, "--train", "bare.npz"), "no labels"),
+        (("--finetune", 1, "--train", "digits", "--lr", -1), "--lr must be positive"),
+        (("--finetune", 1, "--train", "digits", "--resume"), "--save or --out"),
+        (("--finetune", 1, "--data", "bare.npz", "--train", "bare.npz"), "same images"),
+        (("--finetune", 1, "--train", "digits", "--distill-features"), "--distill"),
+    ],
+)
+def test_bad_inputs_end_with_2(folder: Path, arguments: tuple[object, ...], said: str) -> None:
+    """Each is one message that says what to do, and nothing is written."""
+    result = slim(*arguments)
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
+    assert {path.name for path in folder.iterdir()} == {"net.py", "net.pt", "bare.npz"}
