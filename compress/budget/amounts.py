@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from compress.budget.blocks import Block, blocks_of
+import numpy as np
+
+from compress.budget.blocks import Block
 from compress.budget.choice import Choice, Problem, choose
 from compress.budget.meter import Meter, macs_meter, params_meter
 from compress.budget.shelf import TOLERANCE, Shelves, cut_to
 from compress.core.budgets import Amount, Macs, Params
 from compress.core.errors import PlanError
+from compress.core.types import Scope
 
 
 @choose.register
@@ -41,16 +44,20 @@ def spend(budget: Amount, problem: Problem, meter: Meter) -> Choice:
             f"the network has only {start // meter.per:,} {budget.noun}: nothing has to leave",
             fix=f"lower --{budget.option}",
         )
-    free, limits = problem.free, problem.limits
-    blocks = [blocks_of(i, g, problem.scores[g.name], limits) for i, g in enumerate(free)]
-    shelves = Shelves(meter, free, blocks, _worth(problem, meter, blocks))
+    free, settled = problem.free, problem.settled
+    gone = [free[n].labels[b.channels] for n, count in settled.items() for b in problem.blocks[n][:count]]
+    for channels in gone:
+        meter.remove(channels)
+    blocks = [[] if n in settled else blocks for n, blocks in enumerate(problem.blocks)]
+    shelves = Shelves(meter, free, blocks, _worth(problem, meter, blocks), _order(problem))
     if not cut_to(shelves, target):
         raise PlanError(
             f"--{budget.option} {budget.left:g} cannot be met: at least {meter.total // meter.per:,} {budget.noun} "
             f"({meter.total / start:.2f}) have to stay",
             fix="raise it, keep less, or use --round-to 1",
         )
-    return Choice(shelves.gone(), sum(g.size for g in free), _short(budget, shelves, target, limits.round_to))
+    channels = np.concatenate([*gone, shelves.gone()])
+    return Choice(channels, sum(g.size for g in free), _short(budget, shelves, target, problem.limits.round_to))
 
 
 def _short(budget: Amount, shelves: Shelves, target: float, round_to: int) -> tuple[str, ...]:
@@ -59,10 +66,30 @@ def _short(budget: Amount, shelves: Shelves, target: float, round_to: int) -> tu
     if target - total <= TOLERANCE * target:
         return ()
     back = [shelves.meter.returning(last) for n in range(len(shelves.left)) if (last := shelves.last(n)) is not None]
-    why = f"the smallest block of channels that could come back has {min(back) / per:,.0f} {budget.noun}"
+    why = "that much leaves by --ratio alone"
+    if back:
+        why = f"the smallest block of channels that could come back has {min(back) / per:,.0f} {budget.noun}"
     more = f"; widths are multiples of {round_to}: with --round-to 1 it ends nearer" if round_to > 1 else ""
     text = f"{total / per:,.0f} {budget.noun} are left, {100 * (1 - total / target):.1f} % below the budget"
     return (f"{text} of {target / per:,.0f}: {why}{more}",)
+
+
+def _order(problem: Problem) -> list[list[float]] | None:
+    """The share of its pool that has left with a block, for every block; None where costs have a say in the order.
+
+    So every pool (a layer, a topology) loses the same share, by importance alone.
+    """
+    if problem.scope is Scope.GLOBAL:
+        return None
+    order = [[0.0] * len(blocks) for blocks in problem.blocks]
+    for pool in problem.pools:
+        size = sum(problem.free[number].size for number in pool)
+        left = 0.0
+        blocks = [(b.score, number, place) for number in pool for place, b in enumerate(problem.blocks[number])]
+        for _, number, place in sorted(blocks):
+            left += len(problem.blocks[number][place].channels)
+            order[number][place] = left / size
+    return order
 
 
 def _worth(problem: Problem, meter: Meter, blocks: Sequence[Sequence[Block]]) -> list[float]:

@@ -1,46 +1,37 @@
-"""A fraction of the channels: of all of them, ranked over the network (network slimming), or of each group."""
+"""A fraction of the channels: of all of them, ranked over the network (network slimming), or of every pool."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from compress.budget.blocks import Limits, blocks_of
+from compress.budget.blocks import Limits
 from compress.budget.choice import Choice, Problem, choose
 from compress.core.budgets import Percent
 from compress.core.errors import PlanError
-from compress.core.types import Scope
 
 
 @choose.register
 def choose_percent(budget: Percent, problem: Problem) -> Choice:
-    """Choose `int(total * value)` channels, as nearly as blocks allow.
+    """Choose `int(total * value)` channels of every pool, as nearly as blocks allow.
 
     Raises PlanError where nothing can leave, with the reason.
     """
     free, limits = problem.free, problem.limits
-    total = sum(g.size for g in free)
     if not free:
         raise PlanError("no channel is free to leave: every group is pinned or kept", fix="`compress inspect` says why")
-    ranked = [blocks_of(i, g, problem.scores[g.name], limits) for i, g in enumerate(free)]
-    if problem.scope is Scope.GLOBAL:
-        every = sorted((b for blocks in ranked for b in blocks), key=lambda b: b.score)
-        pools = [(int(total * budget.value), every)]
-    else:
-        pools = [(int(g.size * budget.value), blocks) for g, blocks in zip(free, ranked, strict=True)]
-    gone: list[np.ndarray] = []
-    for target, blocks in pools:
+    gone = [block for number, count in problem.settled.items() for block in problem.blocks[number][:count]]
+    for pool in problem.pools:
+        target = int(sum(free[number].size for number in pool) * budget.value)
         left = 0
-        for block in blocks:
+        for block in sorted((b for number in pool for b in problem.blocks[number]), key=lambda b: b.score):
             size = len(block.channels)
-            if left + size / 2 > target or left >= target:  # the nearer of with and without this block
-                if problem.scope is Scope.LAYER or left >= target:
-                    break
-                continue
-            gone.append(free[block.group].labels[block.channels])
-            left += size
+            if left + size / 2 <= target and left < target:  # the nearer of with and without this block
+                gone.append(block)
+                left += size
     if not gone:
+        total = sum(free[number].size for pool in problem.pools for number in pool)
         raise PlanError(_why_nothing(budget.value, total, limits), fix="raise --percent, or use --round-to 1")
-    return Choice(np.concatenate(gone), total)
+    return Choice(np.concatenate([free[b.group].labels[b.channels] for b in gone]), sum(g.size for g in free))
 
 
 def _why_nothing(percent: float, total: int, limits: Limits) -> str:

@@ -66,10 +66,28 @@ def round_to(text: str) -> int | None:
     )
 
 
+def ratio(text: str) -> tuple[str, float]:
+    """Read 'layer3.*=0.3'.
+
+    >>> ratio("layer3.*=0.3")
+    ('layer3.*', 0.3)
+    """
+    glob, _, number = text.rpartition("=")
+    try:
+        fraction = float(number)
+    except ValueError:
+        fraction = -1.0
+    if not glob or not 0 <= fraction < 1:
+        raise UsageError(
+            f"--ratio must be GLOB=FRACTION with a fraction in [0, 1), got {text!r}", fix="--ratio 'layer3.*=0.3'"
+        )
+    return glob, fraction
+
+
 def target(given: Mapping[str, Any], plan: Path | None) -> None:
     """Require exactly one kind of budget, one that can be read, or --plan, a file."""
     budget = asked(given, otherwise=None if plan is None else "--plan")
-    if budget is None and plan is None:
+    if budget is None and plan is None and not given.get("ratio"):
         names = [f"--{name}" for name in KINDS]
         raise UsageError(
             f"how much shall leave? None of {', '.join(names)} and --plan is given",

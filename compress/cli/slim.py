@@ -43,6 +43,8 @@ def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one ea
     round_to: cutting.RoundTo = "auto",
     min_channels: cutting.MinChannels = 1,
     keep: cutting.Keep = None,
+    ratio: cutting.Ratio = None,
+    max_ratio: cutting.MaxRatio = 1.0,
     attention: cutting.AttentionOption = Attention.HEADS,
     submodule: cutting.Submodule = None,
     plan_in: cutting.PlanIn = None,
@@ -99,7 +101,8 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
     out: tuple[Path, ...] = tuple(given["out"] or ())
     others = (given["save"], given["plan_out"], given["json"])
     checks.outputs(out, others, inputs=(given["checkpoint"], given["plan_in"]))
-    read = {"input_shape": shape, "mean": mean, "std": std, "round_to": width}
+    ratio = tuple(checks.ratio(text) for text in given["ratio"] or ())
+    read = {"ratio": ratio, "input_shape": shape, "mean": mean, "std": std, "round_to": width}
     return given | read | {"keep": tuple(given["keep"] or ()), "out": out}
 
 

@@ -127,6 +127,7 @@ class Scope(StrEnum):
 
     GLOBAL = "global"
     LAYER = "layer"
+    ISOMORPHIC = "isomorphic"
 
 
 class Attention(StrEnum):

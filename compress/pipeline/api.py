@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from compress.budget.blocks import Limits
 from compress.checkpoint import load as read_checkpoint
-from compress.core.budgets import asked
-from compress.core.clock import Clock
-from compress.core.progress import Silent
-from compress.core.types import Attention, Plan, Scope, StageResult
-from compress.evaluation.stages import evidence_of, recover
+from compress.core.types import Attention, Plan, Scope
 from compress.graph.analyse import Analysis, analyse
-from compress.pipeline.opening import opened, rounding
-from compress.report.assemble import report_of
-from compress.report.types import SlimReport, Source
-from compress.surgery.network import cut_network
-from compress.surgery.planned import CutOptions
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What `slim` returns: the cut network, what was kept of it, and every figure."""
-
-    model: nn.Module
-    plan: Plan
-    report: SlimReport
+from compress.pipeline.inmemory import Keywords, Result, cut_in_memory
+from compress.pipeline.opening import opened
 
 
 def slim(
@@ -46,6 +27,8 @@ def slim(
     round_to: int | None = None,
     min_channels: int = 1,
     keep: Sequence[str] = (),
+    ratio: Mapping[str, float] | None = None,
+    max_ratio: float = 1.0,
     attention: Attention | str = Attention.HEADS,
     plan: Plan | None = None,
     submodule: str | None = None,
@@ -58,7 +41,8 @@ def slim(
     `example_input` is one input, or a tuple of the positional ones, batch first. `percent` in [0, 1) is the fraction of
     all channels that leave (or of each group's, with `scope="layer"`); instead, `macs` says how many MACs, or `params`
     how many parameters may be left, as a fraction or a number. `round_to=None` keeps widths at multiples of what this
-    machine's kernels block by.
+    machine's kernels block by. `keep` names what stays whole, `ratio` what loses a fraction of its own ({"layer3.*":
+    0.3}); no group loses more than the fraction `max_ratio`.
     `submodule` names the one part to cut. `plan` replays an earlier cut instead.
     `calibration` are inputs without labels, batch first (one tensor, or batches): from them the cut network wins back
     what it lost, layer by layer. Only the criterion `taylor` wants their `labels`, int64 (inputs,). `verify=False`
@@ -70,29 +54,9 @@ def slim(
     >>> result.model[0].out_features, net[0].out_features
     (4, 8)
     """
-    clock, block = Clock(), rounding(round_to)
-    example = example_input if isinstance(example_input, tuple) else (example_input,)
-    options = CutOptions(
-        budget=asked({"percent": percent, "macs": macs, "params": params}, otherwise="plan" if plan else None),
-        scope=Scope(scope),
-        importance=importance,
-        limits=Limits(block[0], min_channels, tuple(keep)),
-        attention=Attention(attention),
-        plan=plan,
-        submodule=submodule,
-        verify=verify,
-    )
-    inputs = calibration if calibration is None or isinstance(calibration, Tensor) else torch.cat(list(calibration))
-    if inputs is not None:
-        options = replace(options, evidence=evidence_of(model, inputs, labels))
-    cut = cut_network(model, example, options, clock)
-    first = next((tuple(t.shape) for t in example if isinstance(t, Tensor)), ())
-    source = Source(name=type(model).__name__, kind="module", input_shape=first)
-    stages: tuple[StageResult, ...] = ()
-    if inputs is not None:
-        stages = recover(model, cut, inputs, Silent(), clock)
-    report = replace(report_of(cut, source, clock.seconds, options, block), recovered=bool(stages), stages=stages)
-    return Result(cut.delivered.module, cut.chosen.plan, report)
+    given = dict(locals())
+    del given["model"], given["example_input"]
+    return cut_in_memory(model, example_input, Keywords(**given))
 
 
 def inspect(

@@ -22,6 +22,8 @@ class SlimOptions:
     round_to: int | None = None
     min_channels: int = 1
     keep: tuple[str, ...] = ()
+    ratio: tuple[tuple[str, float], ...] = ()
+    max_ratio: float = 1.0
     attention: Attention = Attention.HEADS
     submodule: str | None = None
     arch: str | None = None

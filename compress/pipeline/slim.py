@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compress.budget.blocks import Limits
 from compress.checkpoint import load as read_checkpoint
 from compress.checkpoint import write_saved
-from compress.core.budgets import KINDS, asked
+from compress.core.budgets import KINDS, Percent, asked
 from compress.core.clock import Clock
 from compress.core.errors import PlanError
 from compress.core.files import written_whole
@@ -137,11 +137,12 @@ def _cut_options(options: SlimOptions, block: int) -> CutOptions:
             plan = Plan.from_json(options.plan_in.read_text())
         except OSError as error:
             raise PlanError(f"cannot read the plan {options.plan_in}: {error.strerror}") from error
+    budget = asked({name: getattr(options, name) for name in KINDS}, otherwise="--plan" if plan else None)
     return CutOptions(
-        budget=asked({name: getattr(options, name) for name in KINDS}, otherwise="--plan" if plan else None),
+        budget=Percent(0) if budget is None and plan is None and options.ratio else budget,
         scope=options.scope,
         importance=options.importance,
-        limits=Limits(block, options.min_channels, options.keep),
+        limits=Limits(block, options.min_channels, options.keep, options.ratio, options.max_ratio),
         attention=options.attention,
         plan=plan,
         submodule=options.submodule,

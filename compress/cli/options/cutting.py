@@ -39,7 +39,8 @@ ScopeOption = Annotated[
     Scope,
     typer.Option(
         "--scope",
-        help="Rank channels over the whole network (global), or take the fraction from every group (layer).",
+        help="Rank channels over the whole network (global), take the same fraction from every group (layer), or rank "
+        "groups of the same topology among each other only (isomorphic).",
         rich_help_panel=PANEL,
     ),
 ]
@@ -77,6 +78,27 @@ Keep = Annotated[
         "-k",
         metavar="GLOB",
         help="Parameters and modules that match keep their shapes, for example 'layer4.*'.",
+        rich_help_panel=PANEL,
+    ),
+]
+Ratio = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ratio",
+        metavar="GLOB=FRACTION",
+        help="What matches loses this fraction of its channels, whatever the budget: 'layer3.*=0.3'. Repeatable; the "
+        "last match speaks.",
+        rich_help_panel=PANEL,
+    ),
+]
+MaxRatio = Annotated[
+    float,
+    typer.Option(
+        "--max-ratio",
+        min=0,
+        max=1,
+        metavar="FRACTION",
+        help="No group loses more than this fraction of its channels.",
         rich_help_panel=PANEL,
     ),
 ]
