@@ -47,7 +47,15 @@ def test_importing_costs_nothing(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["slim", "--help"], ["inspect", "--help"], ["slim", "none.pt"], ["slim", "x", "-p", "2"]]
+    "arguments",
+    [
+        ["--help"],
+        ["slim", "--help"],
+        ["inspect", "--help"],
+        ["sweep", "--help"],
+        ["slim", "none.pt"],
+        ["slim", "x", "-p", "2"],
+    ],
 )
 def test_help_and_simple_mistakes_import_nothing_heavy(arguments: list[str]) -> None:
     """Whoever asks for help, or mistypes, does not wait for torch."""

@@ -107,6 +107,19 @@ def _logits(output: Tensor, targets: Tensor, name: str) -> Tensor:
     return output
 
 
+def logits_of(output: object, targets: Tensor | None, images: int, name: str) -> Tensor:
+    """Return the output of a classifier, (images, classes); `targets` are the labels where there are some.
+
+    Raises DataError where it is something else, or where labels do not fit.
+    """
+    if not isinstance(output, Tensor):
+        raise DataError(
+            f"the network returns a {type(output).__name__}, not one tensor of logits",
+            fix="wrap it so that it returns the logits only",
+        )
+    return _logits(output, torch.zeros(images, dtype=torch.int64) if targets is None else targets, name)
+
+
 def _evenly(length: int, limit: int | None) -> list[int]:
     if limit is None or limit >= length:
         return list(range(length))

@@ -39,7 +39,7 @@ UNITS: Mapping[str, str] = {
 
 def to_json(report: SlimReport) -> str:
     """Return `report` as a JSON text that ends in a newline; a number that is not finite becomes null."""
-    return json.dumps(_finite(_tree(report)), indent=2, allow_nan=False) + "\n"
+    return json.dumps(finite(_tree(report)), indent=2, allow_nan=False) + "\n"
 
 
 def write_json(report: SlimReport, path: Path) -> None:
@@ -93,16 +93,17 @@ def _plain(record: Any) -> dict[str, Any]:
     return dataclasses.asdict(record)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return `value` as JSON can hold it: enums by value, numbers that are not finite as None, others as text."""
     match value:
         case Enum():
             return value.value
         case float():
             return value if math.isfinite(value) else None
         case Mapping():
-            return {str(key): _finite(item) for key, item in value.items()}
+            return {str(key): finite(item) for key, item in value.items()}
         case list() | tuple():
-            return [_finite(item) for item in value]
+            return [finite(item) for item in value]
         case str() | int() | None:
             return value
         case _:

@@ -1,0 +1,97 @@
+"""Plots of the commands that explore: lines, a heat map, a grid of pictures. PNG, SVG or PDF by suffix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from compress.core.files import written_whole
+
+COLOURS = ("#1f6feb", "#d1442f", "#2a8f5b", "#8250df", "#b7791f", "#0f8b8d", "#6b7280", "#c2255c")
+GREY = "#6b7280"
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure whole or not at all; equal figures give equal files, and names may hold dollars."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    kind = path.suffix.removeprefix(".").lower()
+    with rc_context({"svg.hashsalt": "compress", "svg.fonttype": "path"}), written_whole(path) as temporary:
+        metadata = {"Date": None} if kind == "svg" else None
+        figure.savefig(temporary, format=kind, dpi=150, metadata=metadata, bbox_inches="tight")
+
+
+def curves(
+    lines: Mapping[str, Sequence[tuple[int, float]]], original: float, path: Path, *, title: str, x: str, y: str
+) -> None:
+    """Draw lines of (number, fraction in [0, 1]) by name, beside the original's level."""
+    figure = Figure(figsize=(7.2, 4.4))
+    axes = figure.add_subplot()
+    axes.axhline(100 * original, color=GREY, linewidth=1, linestyle="--", label=f"original, {100 * original:.2f} %")
+    for (name, points), colour in zip(lines.items(), _cycled(len(lines)), strict=True):
+        ks, values = zip(*points, strict=True)
+        mark = "o" if len(points) <= 40 else ""
+        axes.plot(ks, [100 * v for v in values], color=colour, linewidth=1.8, marker=mark, markersize=3.5, label=name)
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_xlabel(x)
+    axes.set_ylabel(f"{y}, %", fontsize=9)
+    _plain(axes)
+    axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
+    axes.legend(frameon=False, fontsize=9)
+    save(figure, path)
+
+
+def _cycled(number: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(number)]
+
+
+def _plain(axes: Any) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.set_axisbelow(True)
+
+
+def heat(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], path: Path, *, title: str, unit: str) -> None:
+    """Draw a table (rows, columns) of fractions as colours with the figures in them, NaN as grey."""
+    figure = Figure(figsize=(2.6 + 0.55 * len(columns) + 0.06 * max(map(len, rows)), 1.2 + 0.28 * len(rows)))
+    axes = figure.add_subplot()
+    shown = np.ma.masked_invalid(100 * values)
+    low, high = (float(shown.min()), float(shown.max())) if shown.count() else (0.0, 1.0)
+    drawn = axes.imshow(shown, aspect="auto", cmap="RdYlGn", vmin=low, vmax=max(high, low + 1e-9))
+    drawn.cmap.set_bad("#d1d5db")
+    axes.set_xticks(range(len(columns)), columns, fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.tick_params(length=0)
+    for (row, column), value in np.ndenumerate(100 * values):
+        if math.isfinite(value):
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7)
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    figure.colorbar(drawn, ax=axes, label=unit)
+    save(figure, path)
+
+
+def grid(maps: np.ndarray, names: Sequence[str], path: Path, *, title: str, unit: str) -> None:
+    """Draw pictures (number, H, W) in a grid with one colour scale, each under its name."""
+    count = len(maps)
+    across = max(math.ceil(math.sqrt(count)), 1)
+    down = max(math.ceil(count / across), 1)
+    figure = Figure(figsize=(1.0 * across + 1.0, 1.12 * down + 0.6))
+    every = figure.subplots(down, across, squeeze=False).ravel()
+    low, high = (float(maps.min()), float(maps.max())) if count else (0.0, 1.0)
+    drawn = None
+    for axes in every:
+        axes.set_axis_off()
+    for axes, picture, name in zip(every, maps, names, strict=False):
+        drawn = axes.imshow(picture, cmap="magma", vmin=low, vmax=max(high, low + 1e-12), interpolation="nearest")
+        axes.set_title(name, fontsize=6, pad=2)
+    figure.suptitle(title, x=0.02, y=1.0, ha="left", va="bottom", fontsize=11, fontweight="bold")
+    if drawn is not None:
+        figure.colorbar(drawn, ax=list(every), label=unit, fraction=0.03, pad=0.02)
+    save(figure, path)
