@@ -141,10 +141,10 @@ def test_the_unsimplified_file_is_kept_where_onnxsim_errs(tmp_path: Path, monkey
     """A simplifier that fails, or changes the result, costs a note and nothing else."""
     module, example, path = nn.Linear(3, 2), (torch.randn(2, 3),), tmp_path / "net.onnx"
 
-    def crash(_: object) -> None:
+    def crash(_: object, **_options: object) -> None:
         raise RuntimeError("no luck\nand more")
 
-    def wrong(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
+    def wrong(proto: onnx.ModelProto, **_options: object) -> tuple[onnx.ModelProto, bool]:
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)
         weight = copy.graph.initializer[0]

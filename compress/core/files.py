@@ -35,6 +35,22 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def written_together(path: Path) -> Iterator[Path]:
+    """Yield a path of the same name in a temporary folder beside `path`; move whatever was written there on success.
+
+    For files that name others beside them, such as ONNX with its weights outside. On any error nothing is left.
+    Raises UsageError where the folder does not exist or cannot be written to.
+    """
+    require_writable(path)
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        # The file itself comes last: whoever sees it finds what it names.
+        for made in sorted(Path(folder).iterdir(), key=lambda file: file == temporary):
+            made.replace(path.parent / made.name)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from compress.core.deploying import Precision
 from compress.core.errors import PlanError
 
 if TYPE_CHECKING:
@@ -239,7 +240,9 @@ class Costs:
 class Exported:
     """One file that was written, reloaded in its own runtime, and found to compute the same.
 
-    `max_relative_error` is the largest over `batch_sizes` of max |file - PyTorch| / max |PyTorch|.
+    `max_relative_error` is the largest over `batch_sizes` of max |file - PyTorch| / max |PyTorch|; `sizes` are the
+    heights and widths that were tried where those are free. `agreement` is the fraction of calibration inputs on which
+    an int8 file chooses the float one's class. `beside` names files that belong to this one.
     """
 
     path: str
@@ -248,6 +251,10 @@ class Exported:
     max_relative_error: float
     batch_sizes: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    precision: Precision = Precision.FLOAT32
+    sizes: tuple[tuple[int, int], ...] = ()
+    agreement: float | None = None
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

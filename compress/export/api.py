@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 # The targets enter themselves into the table.
+from compress.core.deploying import Precision
 from compress.core.errors import CompressError, ExportError, UsageError
-from compress.core.files import require_writable, written_whole
+from compress.core.files import require_writable, written_together
 from compress.core.types import Exported
 from compress.export import exported as _exported  # noqa: F401
 from compress.export import onnx as _onnx  # noqa: F401
 from compress.export import torchscript as _torchscript  # noqa: F401
-from compress.export.parity import TOLERANCE, Question, batched_inputs, like, relative_error, same_form, tensors_of
+from compress.export.parity import (
+    TOLERANCE,
+    Question,
+    batched_inputs,
+    grown,
+    like,
+    none_of,
+    relative_error,
+    same_form,
+    sized_inputs,
+    tensors_of,
+)
 from compress.export.quiet import evaluating, quiet
 from compress.export.target import TARGETS, Job, Loaded, Target
 
 BATCHES = (1, 2, 5)
 # torch.export takes a dimension of length 1 for a constant.
 TRACED_BATCH = 2
+# float16 keeps 11 bits of every number, and a deep network rounds many times.
+TOLERANCES = {Precision.FLOAT32: TOLERANCE, Precision.FLOAT16: 2e-2}
 
 
 class _WrongResultError(ExportError):
@@ -31,45 +46,93 @@ class _WrongResultError(ExportError):
 def export(
     module: nn.Module,
     example: tuple[Tensor, ...],
-    path: Path,
+    path: Path | str,
     *,
     dynamic_batch: bool = True,
+    dynamic_size: bool = False,
     opset: int | None = None,
+    precision: Precision | str = Precision.FLOAT32,
+    optimize: bool = False,
+    about: Mapping[str, str] | None = None,
 ) -> Exported:
     """Write `module` to `path` in the format of its suffix, and prove that the file computes the same.
 
     `example` holds the positional inputs, batch first. The file is reloaded in its own runtime and run on fixed-seed
-    random inputs of the example's shapes and dtypes: batch sizes 1, 2 and 5 where `dynamic_batch`, else the example's.
+    random inputs of the example's shapes and dtypes: batch sizes 1, 2 and 5 where `dynamic_batch`, else the example's;
+    where `dynamic_size`, inputs (N, C, H, W) also at (H + 32, W + 64).
     Where the batch cannot be kept free, the file is written for the example's batch and a note says so and why.
-    `opset` is the ONNX operator set, None for the exporter's own choice; other formats have none. `module` may be in
-    any mode, is exported in eval mode, and is left as it was.
+    `opset` is the ONNX operator set, None for the newest that the installed onnxruntime fully supports; other formats
+    have none. `precision` is float32 or float16; int8 is `quantize`'s. `optimize` prepares a TorchScript file for
+    inference on this kind of machine. `about` is what the file says about itself. `module` may be in any mode, is
+    exported in eval mode, and is left as it was.
 
     Raises UsageError for an unknown suffix, an opset for a format without one or an unwritable path; ExportError where
-    the exporter fails or the results differ by more than 1e-4 relative. No file is left behind then, and an older file
-    of that name is left as it was.
+    the exporter fails or the results differ by more than 1e-4 relative, 2e-2 in float16. No file is left behind then,
+    and an older file of that name is left as it was.
     """
-    path = Path(path)
+    path, wanted = Path(path), Precision(precision)
     target = _target(path)
-    if opset is not None and path.suffix.lower() != ".onnx":
-        raise UsageError(f"an opset was asked for, but {path.name} is not ONNX", fix="name a .onnx file")
+    _require_fitting(path, opset, wanted, optimize=optimize)
     require_writable(path)
     batched = batched_inputs(example)
-    fixed = tuple(False for _ in example)
+    sized = sized_inputs(example) if dynamic_size else none_of(example)
+    if dynamic_size and not any(sized):
+        raise UsageError("no input has a height and a width, so none can be free", fix="leave --dynamic-size out")
+    job = Job(
+        module=module,
+        example=example,
+        path=path,
+        batched=none_of(example),
+        sized=sized,
+        opset=opset,
+        agrees=lambda _: False,
+        precision=wanted,
+        optimize=optimize,
+        about=about or {},
+    )
     with evaluating(module), quiet():
-        why_fixed = ""
-        if dynamic_batch and any(batched):
-            try:
-                questions = [_ask(module, like(example, batched, batch), batch) for batch in BATCHES]
-                traced = like(example, batched, TRACED_BATCH)
-                return _write(target, module, traced, path, batched, opset, questions, "")
-            except _WrongResultError:
-                raise
-            except ExportError as error:
-                why_fixed = error.what
-        batch = example[0].shape[0] if any(batched) else 1
-        questions = [_ask(module, like(example, fixed, batch), batch)]
-        note = f"fixed to batch size {batch}: {why_fixed}" if why_fixed else ""
-        return _write(target, module, example, path, fixed, opset, questions, note)
+        return _written(target, job, batched if dynamic_batch else none_of(example))
+
+
+def _written(target: Target, job: Job, batched: tuple[bool, ...]) -> Exported:
+    """Write `job` with a free batch where `batched` asks for one and the network has one, else with the example's."""
+    module, example = job.module, job.example
+    why_fixed = ""
+    if any(batched):
+        try:
+            questions = [_ask(module, like(example, batched, batch), batch) for batch in BATCHES]
+            questions += _larger(module, example, batched, job.sized, TRACED_BATCH)
+            traced = like(example, batched, TRACED_BATCH)
+            return _write(target, replace(job, example=traced, batched=batched), questions, "")
+        except _WrongResultError:
+            raise
+        except ExportError as error:
+            why_fixed = error.what
+    batch = example[0].shape[0] if any(batched_inputs(example)) else 1
+    questions = [_ask(module, like(example, none_of(example), batch), batch)]
+    questions += _larger(module, example, none_of(example), job.sized, batch)
+    note = f"fixed to batch size {batch}: {why_fixed}" if why_fixed else ""
+    return _write(target, job, questions, note)
+
+
+def _require_fitting(path: Path, opset: int | None, precision: Precision, *, optimize: bool) -> None:
+    """Raise UsageError for what the format of `path` does not have."""
+    suffix = path.suffix.lower()
+    if opset is not None and suffix != ".onnx":
+        raise UsageError(f"an opset was asked for, but {path.name} is not ONNX", fix="name a .onnx file")
+    if precision is Precision.FLOAT16 and suffix == ".pt2":
+        raise UsageError(f"{path.name} cannot be written in float16", fix="name a .onnx or a .ts file")
+    if precision is Precision.INT8:
+        raise UsageError("int8 needs calibration inputs", fix="use compress.quantize, or --int8 on the command line")
+    if optimize and suffix != ".ts":
+        raise UsageError(f"only TorchScript is optimised for inference, not {path.name}", fix="name a .ts file")
+
+
+def _larger(
+    module: nn.Module, example: tuple[Tensor, ...], batched: tuple[bool, ...], sized: tuple[bool, ...], batch: int
+) -> list[Question]:
+    """Ask at a larger height and width too, where these are to be free."""
+    return [_ask(module, like(grown(example, sized), batched, batch), batch)] if any(sized) else []
 
 
 def load(path: Path) -> Loaded:
@@ -109,44 +172,49 @@ def _ask(module: nn.Module, inputs: tuple[Tensor, ...], batch: int) -> Question:
     return Question(batch, inputs, answer)
 
 
-def _write(
-    target: Target,
-    module: nn.Module,
-    example: tuple[Tensor, ...],
-    path: Path,
-    batched: tuple[bool, ...],
-    opset: int | None,
-    questions: Sequence[Question],
-    note: str,
-) -> Exported:
+def _write(target: Target, job: Job, questions: Sequence[Question], note: str) -> Exported:
     """Write one file whole: it gets its name only after it has answered every question right."""
+    path = job.path
+    allowed = TOLERANCES[job.precision]
 
     def agrees(loaded: Loaded) -> bool:
         return _worst(loaded, questions) <= TOLERANCE
 
-    with written_whole(path) as temporary:
+    with written_together(path) as temporary:
         try:
-            job = Job(module=module, example=example, path=temporary, batched=batched, opset=opset, agrees=agrees)
-            notes = target.write(job)
+            notes = target.write(replace(job, path=temporary, agrees=agrees))
             error = _worst(target.load(temporary), questions)
         except CompressError as known:
             raise ExportError(f"cannot write {path} as {target.name}: {known.what}", fix=known.fix) from known
         except Exception as cause:
             raise ExportError(f"cannot write {path} as {target.name}: {_first_line(cause)}") from cause
-        if not error <= TOLERANCE:
+        if not error <= allowed:
             raise _WrongResultError(
                 f"{path} was not written: as {target.name} the network gives other results, "
-                f"relative error {error:.2g} against {TOLERANCE:g} allowed"
+                f"relative error {error:.2g} against {allowed:g} allowed"
             )
-        size = temporary.stat().st_size
+        made = sorted(temporary.parent.iterdir())
+        size = sum(file.stat().st_size for file in made)
+        beside = tuple(str(path.parent / file.name) for file in made if file != temporary)
     return Exported(
         path=str(path),
         target=target.name,
         bytes=size,
         max_relative_error=error,
-        batch_sizes=tuple(question.batch for question in questions),
+        batch_sizes=tuple(dict.fromkeys(question.batch for question in questions)),
         notes=((note,) if note else ()) + notes,
+        precision=job.precision,
+        sizes=_sizes(job.sized, questions),
+        beside=beside,
     )
+
+
+def _sizes(sized: tuple[bool, ...], questions: Sequence[Question]) -> tuple[tuple[int, int], ...]:
+    """Heights and widths that were asked for, of the first input whose are free."""
+    if not any(sized):
+        return ()
+    shapes = [question.inputs[sized.index(True)].shape for question in questions]
+    return tuple(dict.fromkeys((int(shape[2]), int(shape[3])) for shape in shapes))
 
 
 def _worst(loaded: Loaded, questions: Sequence[Question]) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,27 +17,38 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from compress.core.deploying import Precision
 from compress.core.errors import ExportError
+from compress.export.half import half_onnx
+from compress.export.onnx_opset import newest_opset
+from compress.export.onnx_save import fits_in_one, save
+from compress.export.onnx_tidy import tidy
 from compress.export.parity import tensors_of
+from compress.export.pools import with_means
 from compress.export.target import TARGETS, Job, Loaded, Target
 from compress.export.trace import exported_program
 
-# A protobuf message ends at 2 GiB; the margin is for the graph around the weights.
-LARGEST = 2**31 - 2**24
+# Rewrites of onnxsim that make more operators than there were: one matrix product becomes a Gemm between two Reshapes.
+UNWANTED = ["fuse_matmul_add_bias_into_gemm", "fuse_matmul_add_bias_into_gemm_batched"]
 
 
 def write(job: Job) -> tuple[str, ...]:
-    """Write `job.path` as one ONNX file, weights inside.
+    """Write `job.path` as an ONNX file, with its weights inside, or beside it where they take more than 2 GiB.
 
-    Inputs are named input, input_1, ...; outputs output, output_1, ...; the free dimension is named batch.
-    Raises ExportError where the weights do not fit into one file, or the asked opset cannot be had.
+    Inputs are named input, input_1, ...; outputs output, output_1, ...; free dimensions batch, height, width.
+    Raises ExportError where the asked opset cannot be had.
     """
-    _require_room(job)
-    plain = _converted(job)
-    onnx.checker.check_model(plain)
-    simple, why_not = _simplified(plain, job)
-    job.path.write_bytes((plain if simple is None else simple).SerializeToString())
-    return () if simple is not None else (f"not simplified: {why_not}",)
+    plain, notes = _at_opset(job)
+    if fits_in_one(plain):
+        onnx.checker.check_model(plain)
+        simple, why_not = _simplified(plain, job)
+    else:
+        simple, why_not = None, "onnxsim takes at most 2 GiB"
+    notes += () if simple is not None else (f"not simplified: {why_not}",)
+    best = plain if simple is None else simple
+    if job.precision is Precision.FLOAT16:
+        best = half_onnx(best)
+    return notes + save(best, job.path, job.about)
 
 
 def load(path: Path) -> Loaded:
@@ -44,21 +56,24 @@ def load(path: Path) -> Loaded:
     return _session(str(path))
 
 
-def _require_room(job: Job) -> None:
-    tensors = chain(job.module.parameters(), job.module.buffers())
-    size = sum(t.numel() * t.element_size() for t in tensors)
-    if size > LARGEST:
-        raise ExportError(
-            f"the weights take {size / 2**30:.1f} GiB, and one ONNX file holds at most 2 GiB",
-            fix="write a .pt2 or a .ts file",
-        )
+def _at_opset(job: Job) -> tuple[Any, tuple[str, ...]]:
+    """Return the network as a ModelProto of the asked opset, by default the newest that onnxruntime fully supports."""
+    newest = newest_opset()
+    if job.opset is not None or newest is None:
+        return _converted(job), ()
+    try:
+        return _converted(replace(job, opset=newest)), ()
+    except Exception as error:  # noqa: BLE001 - an older set is as good a file; where that fails too, its error counts
+        plain = _converted(job)
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return plain, (f"not opset {newest}, the newest that onnxruntime fully supports: {first}",)
 
 
 def _converted(job: Job) -> Any:
     """Return the network as an onnx ModelProto of the asked opset."""
     with torch.no_grad():
         outputs = len(tensors_of(job.module(*job.example)))
-    traced = exported_program(job.module, job.example, job.batched)
+    traced = with_means(exported_program(job.module, job.example, job.batched, job.sized))
     try:
         program = _exported(traced, job, outputs)
     except Exception:  # noqa: BLE001 - attention that the exporter has no operator for is written out as products
@@ -76,7 +91,9 @@ def _converted(job: Job) -> Any:
         )
     _strip(proto)
     if any(job.batched):
-        _name_batch(proto, job.batched.index(True))
+        _name_free(proto, job.batched.index(True), {0: "batch"})
+    if any(job.sized):
+        _name_free(proto, job.sized.index(True), {2: "height", 3: "width"})
     return proto
 
 
@@ -111,22 +128,24 @@ def _strip(proto: Any) -> None:
         part.ClearField("doc_string")
 
 
-def _name_batch(proto: Any, position: int) -> None:
-    """Call the free dimension "batch" instead of the symbol that the trace invented for it."""
-    symbol = proto.graph.input[position].type.tensor_type.shape.dim[0].dim_param
-    if not symbol:
-        raise ExportError("the exporter fixed the batch size")
-    whole = re.compile(rf"\b{re.escape(symbol)}\b")
-    for value in _values(proto.graph):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.dim_param = whole.sub("batch", dim.dim_param)
+def _name_free(proto: Any, position: int, names: Mapping[int, str]) -> None:
+    """Give the free dimensions of one input their `names`, instead of the symbols that the trace invented for them."""
+    for axis, name in names.items():
+        symbol = proto.graph.input[position].type.tensor_type.shape.dim[axis].dim_param
+        if not symbol:
+            raise ExportError(f"the exporter fixed the {name} size")
+        whole = re.compile(rf"\b{re.escape(symbol)}\b")
+        for value in _values(proto.graph):
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param:
+                    dim.dim_param = whole.sub(name, dim.dim_param)
 
 
 def _simplified(plain: Any, job: Job) -> tuple[Any | None, str]:
     """Return onnxsim's version of `plain` where it still computes the same, else None and the reason."""
     try:
-        simple, _ = onnxsim.simplify(plain)
+        simple, _ = onnxsim.simplify(plain, skipped_optimizers=UNWANTED)
+        simple = tidy(simple)
         _strip(simple)
         onnx.checker.check_model(simple)
         if not job.agrees(_session(simple.SerializeToString())):

@@ -36,6 +36,24 @@ def batched_inputs(example: Sequence[Tensor]) -> tuple[bool, ...]:
     return tuple(x.dim() > 0 and x.shape[0] == batch for x in example)
 
 
+def none_of(example: Sequence[Tensor]) -> tuple[bool, ...]:
+    """Say "no" for every input."""
+    return tuple(False for _ in example)
+
+
+def sized_inputs(example: Sequence[Tensor]) -> tuple[bool, ...]:
+    """Tell which inputs have a height and a width: floats of shape (N, C, H, W)."""
+    return tuple(x.dim() == 4 and x.is_floating_point() for x in example)
+
+
+def grown(example: Sequence[Tensor], sized: Sequence[bool]) -> tuple[Tensor, ...]:
+    """Return the example with 32 rows and 64 columns more where `sized`; networks halve an input up to five times."""
+    return tuple(
+        x.new_zeros((*x.shape[:2], x.shape[2] + 32, x.shape[3] + 64)) if wide else x
+        for x, wide in zip(example, sized, strict=True)
+    )
+
+
 def like(example: Sequence[Tensor], batched: Sequence[bool], batch: int) -> tuple[Tensor, ...]:
     """Return fixed-seed random inputs of the example's shapes and dtypes, with `batch` rows where `batched`.
 
