@@ -51,7 +51,7 @@ def compare(
     _require_comparable(before, after, rounds)
     start = clock()
     # Both are warm before either is counted: the first may slow down once the second has its threads and caches.
-    warm = [_warm_up(runner, clock, WARMUP_SHARE * max_seconds / 2) for runner in (before, after)]
+    warm = [warm_up(runner, clock, WARMUP_SHARE * max_seconds / 2) for runner in (before, after)]
     counts = [max(1, math.ceil(SPELL / seconds)) if seconds > 0 else 1 for seconds in warm]
     pairs: list[tuple[float, float]] = []
     while len(pairs) < rounds and (len(pairs) < FEWEST_ROUNDS or clock() - start < max_seconds):
@@ -104,7 +104,7 @@ def _seconds(runner: Runner, count: int, clock: Clock) -> float:
     return (clock() - start) / count
 
 
-def _warm_up(runner: Runner, clock: Clock, budget: float) -> float:
+def warm_up(runner: Runner, clock: Clock, budget: float) -> float:
     """Run until the passes take equally long, or `budget` seconds are over; return the seconds of a warm pass."""
     start = clock()
     passes: list[float] = []

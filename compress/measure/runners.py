@@ -57,11 +57,12 @@ def onnxruntime_runner(
     threads: int | None = None,
     provider: str = CPU,
     label: str | None = None,
+    shape: tuple[int, ...] | None = None,
 ) -> Runner:
     """Run the ONNX file at `path` on fixed-seed random inputs of `batch` rows.
 
     `batch` None means the file's own batch size, 1 where it is free. `threads` is the number of threads inside one
-    operator, None for as many as PyTorch uses.
+    operator, None for as many as PyTorch uses. `shape`, batch first, fills what the first input leaves free besides it.
     Raises UsageError where the file cannot be loaded, the provider is missing or cannot start, the file is for another
     batch size, or an input has a free dimension besides the first.
     """
@@ -70,7 +71,7 @@ def onnxruntime_runner(
         raise UsageError(f"threads and batch must be at least 1, got {count} and {batch}")
     session = _session(path, count, provider)
     rows = _batch(session, batch, path)
-    feed = {entry.name: _drawn(entry, rows, path) for entry in session.get_inputs()}
+    feed = feeds(session, rows, path, shape)
     run: Callable[[], None]
     if provider in ON_CUDA:
         # Inputs and outputs stay on the device: copies are not the network's cost.
@@ -120,6 +121,12 @@ def torch_runner(
     )
 
 
+def feeds(session: Any, batch: int, path: Path, shape: tuple[int, ...] | None = None) -> dict[str, np.ndarray]:
+    """Return fixed-seed random arrays for the inputs of an onnxruntime session; see `onnxruntime_runner`."""
+    given = [shape, *[None] * len(session.get_inputs())]
+    return {entry.name: _drawn(entry, batch, path, own) for entry, own in zip(session.get_inputs(), given, strict=False)}
+
+
 def _session(path: Path, threads: int, provider: str) -> Any:
     if not path.is_file():
         raise UsageError(f"no file {path}")
@@ -156,14 +163,22 @@ def _batch(session: Any, asked: int | None, path: Path) -> int:
     return own
 
 
-def _drawn(entry: Any, batch: int, path: Path) -> np.ndarray:
-    """Return a random array for one input of a session."""
+def _drawn(entry: Any, batch: int, path: Path, given: tuple[int, ...] | None) -> np.ndarray:
+    """Return a random array for one input of a session; `given` fills its free dimensions besides the first."""
     if entry.type not in DTYPES:
         raise UsageError(f"input {entry.name!r} of {path} has type {entry.type}, which cannot be filled with numbers")
     free = _free(entry)
-    if free not in ([], [0]):
-        raise UsageError(f"input {entry.name!r} of {path} has free dimensions {free}; only the first may be free")
-    shape = (batch, *entry.shape[1:]) if free else tuple(entry.shape)
+    sizes = list(entry.shape)
+    if 0 in free:
+        sizes[0] = batch
+    if given is not None and len(given) == len(sizes):
+        sizes = [given[i] if i in free and i else size for i, size in enumerate(sizes)]
+    if any(not isinstance(size, int) for size in sizes):
+        raise UsageError(
+            f"input {entry.name!r} of {path} has free dimensions {free}; only the first may be free",
+            fix="give its shape with --input-shape",
+        )
+    shape = tuple(sizes)
     generator = np.random.default_rng(SEED)
     dtype = DTYPES[entry.type]
     if np.issubdtype(dtype, np.floating):
