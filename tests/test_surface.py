@@ -53,6 +53,8 @@ def test_importing_costs_nothing(module: str) -> None:
         ["slim", "--help"],
         ["inspect", "--help"],
         ["sweep", "--help"],
+        ["bench", "--help"],
+        ["flops", "--help"],
         ["slim", "none.pt"],
         ["slim", "x", "-p", "2"],
     ],

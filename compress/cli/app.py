@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import compress
-from compress.cli import inspect, report, slim, sweep
+from compress.cli import bench, flops, inspect, report, slim, sweep
 
 HELP = """Make a trained PyTorch network smaller and faster: remove channels, check that nothing else changed, export.
 
@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 app.command("slim", help=slim.HELP, no_args_is_help=True)(slim.slim)
 app.command("inspect", help=inspect.HELP, no_args_is_help=True)(inspect.inspect)
+app.command("bench", help=bench.HELP, no_args_is_help=True)(bench.bench)
+app.command("flops", help=flops.HELP, no_args_is_help=True)(flops.flops)
 app.command("report", help=report.HELP, no_args_is_help=True)(report.report)
 app.command("sweep", help=sweep.HELP, no_args_is_help=True)(sweep.sweep)
 

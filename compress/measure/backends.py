@@ -16,7 +16,7 @@ from compress.core.registry import Registry
 from compress.core.types import Network
 from compress.export import export
 from compress.export.parity import batched_inputs, like
-from compress.export.quiet import evaluating, quiet
+from compress.export.quiet import quiet
 from compress.measure.runners import Runner, onnxruntime_runner, torch_runner
 
 
@@ -75,15 +75,17 @@ def resolved(device: Device) -> Device:
 
 def onnx_file(job: Job) -> Path:
     """Return the network as an ONNX file: its own, or one that is written into the folder the first time."""
-    network = job.subject.network
-    if network is None:
-        return job.subject.path
-    path = job.folder / f"{job.subject.label}.onnx"
+    return job.subject.path if job.subject.network is None else _exported(job, ".onnx")
+
+
+def _exported(job: Job, suffix: str) -> Path:
+    network, path = job.subject.network, job.folder / f"{job.subject.label}{suffix}"
+    assert network is not None
     if not path.is_file():
         try:
             export(network.module, network.example, path, dynamic_batch=network.dynamic_batch)
         except CompressError as error:
-            raise UsageError(f"{job.subject.label} cannot be had as ONNX: {error.what}") from error
+            raise UsageError(f"{job.subject.label} cannot be had as {suffix}: {error.what}") from error
     return path
 
 
@@ -144,15 +146,17 @@ def _compile(job: Job) -> Runner:
 @BACKENDS.register(Backend.TORCHSCRIPT)
 def _torchscript(job: Job) -> Runner:
     """Run the archive itself, or the module traced and frozen."""
-    module, inputs = _module(job)
+    _, inputs = _module(job)
     where = torch.device(str(job.setting.device))
     try:
         if job.subject.script:
             ready = torch.jit.load(str(job.subject.path), map_location=where).eval()
         else:
-            with evaluating(module), torch.no_grad():
-                ready = torch.jit.trace(module.to(where), tuple(x.to(where) for x in inputs), check_trace=False)
+            path = _exported(job, ".ts")
+            ready = torch.jit.load(str(path), map_location=where).eval()
         frozen = torch.jit.freeze(ready)
+    except CompressError:
+        raise
     except Exception as error:
         raise UsageError(f"{job.subject.label} cannot be had as TorchScript: {_first_line(error)}") from error
     return torch_runner(frozen, inputs, device=str(where), label=job.subject.label)

@@ -72,7 +72,7 @@ def explained(
 def _aligned(
     before: Sequence[LayerTime], after: Sequence[LayerTime]
 ) -> list[tuple[LayerTime | None, LayerTime | None]]:
-    """Pair the layers of two networks in order: those with the same kernel and the same size of result belong together."""
+    """Pair the layers of two networks in order: the same kernel and the same size of result belong together."""
     if not before:
         return [(None, a) for a in after]
     left, right = [_kind(t) for t in before], [_kind(t) for t in after]
@@ -113,8 +113,9 @@ def _why(before: LayerTime | None, after: LayerTime | None, roof: Roof, block: i
     odd = [new for old, new in sizes if new != old and new > block and new % block]
     if odd:
         return f"width {odd[0]} is no multiple of {block}: computed as {-(-odd[0] // block) * block}"
-    if 2 * after.macs / after.traffic < roof.ridge:
-        return f"bound by memory: {2 * after.macs / after.traffic:.1f} FLOPs a byte, and the machine needs {roof.ridge:.0f}"
+    intensity = 2 * after.macs / after.traffic
+    if intensity < roof.ridge:
+        return f"bound by memory: {intensity:.1f} FLOPs a byte, and the machine needs {roof.ridge:.0f}"
     return f"reaches {after.flops / roof.flops:.0%} of the peak, before {before.flops / roof.flops:.0%}"
 
 
@@ -174,8 +175,8 @@ def _roofed(layers: Sequence[LayerTime], roof: Roof) -> list[str]:
         return []
     reached = 2 * sum(t.macs for t in layers) / seconds
     bound = sum(t.seconds for t in layers if 2 * t.macs < roof.ridge * t.traffic)
+    share = f"{reached / roof.flops:.0%} of this machine's {roof.flops / 1e9:.0f}"
+    bounded = f"{bound / seconds:.0%} of their time is in layers that memory bounds"
     return [
-        f"Layers reach {reached / 1e9:.0f} GFLOP/s together, {reached / roof.flops:.0%} of this machine's "
-        f"{roof.flops / 1e9:.0f}; {bound / seconds:.0%} of their time is in layers that memory bounds "
-        f"(under {roof.ridge:.0f} FLOPs a byte)."
+        f"Layers reach {reached / 1e9:.0f} GFLOP/s together, {share}; {bounded} (under {roof.ridge:.0f} FLOPs a byte)."
     ]

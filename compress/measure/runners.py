@@ -124,7 +124,9 @@ def torch_runner(
 def feeds(session: Any, batch: int, path: Path, shape: tuple[int, ...] | None = None) -> dict[str, np.ndarray]:
     """Return fixed-seed random arrays for the inputs of an onnxruntime session; see `onnxruntime_runner`."""
     given = [shape, *[None] * len(session.get_inputs())]
-    return {entry.name: _drawn(entry, batch, path, own) for entry, own in zip(session.get_inputs(), given, strict=False)}
+    return {
+        entry.name: _drawn(entry, batch, path, own) for entry, own in zip(session.get_inputs(), given, strict=False)
+    }
 
 
 def _session(path: Path, threads: int, provider: str) -> Any:
@@ -209,7 +211,8 @@ def _device(device: str) -> torch.device:
 def _ready(module: nn.Module, where: torch.device) -> nn.Module:
     """Return `module` itself where it is in eval mode on `where` already, else a copy that is."""
     tensors = [*module.parameters(), *module.buffers()]
-    if all(t.device == where for t in tensors) and not any(part.training for part in module.modules()):
+    # A frozen TorchScript module has no mode left: it can only evaluate.
+    if all(t.device == where for t in tensors) and not any(getattr(m, "training", False) for m in module.modules()):
         return module
     ready = copy.deepcopy(module).to(where)
     for part in ready.modules():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import tempfile
@@ -91,7 +92,7 @@ def run_bench(options: BenchOptions, progress: Progress | None = None) -> BenchR
         if not standings:
             why = "; ".join(f"{s.label} in {s.backend}: {s.why}" for s in skipped)
             raise UsageError(f"nothing could be measured: {why}", fix="name another --backend, --device or --batch")
-        standings = _fresh(standings, subjects, options, folder, told) if options.fresh else standings
+        standings = _fresh(standings, subjects, options, folder, skipped, told) if options.fresh else standings
         layers = _per_layer(subjects, options, threads[0], folder, skipped, told) if options.per_layer else ()
     return BenchReport(
         standings=tuple(standings),
@@ -122,7 +123,11 @@ def subject_of(path: Path, options: BenchOptions, at: int) -> Subject:
         trust=options.trust,
     )
     return Subject(
-        label=label, path=path, network=opened(network)[0], shape=options.input_shape, script=layout is Format.TORCHSCRIPT
+        label=label,
+        path=path,
+        network=opened(network)[0],
+        shape=options.input_shape,
+        script=layout is Format.TORCHSCRIPT,
     )
 
 
@@ -187,35 +192,45 @@ def _measured(
             seconds=seconds,
             throughput=runner.batch / seconds.p50,
             rounds=len(times[at]),
-            ratio=None
-            if at == first
-            else paired(against, times[first], times[at], second.get(entrant.backend)),
+            ratio=None if at == first else paired(against, times[first], times[at], second.get(entrant.backend)),
         )
 
 
 def _fresh(
-    standings: Sequence[Standing], subjects: Sequence[Subject], options: BenchOptions, folder: Path, told: Progress
+    standings: Sequence[Standing],
+    subjects: Sequence[Subject],
+    options: BenchOptions,
+    folder: Path,
+    skipped: list[Skipped],
+    told: Progress,
 ) -> list[Standing]:
     """Add load time and peak memory, seen in a process of its own for each file, backend and batch size."""
-    by_label = {s.label: at for at, s in enumerate(subjects)}
+    places = {s.label: at for at, s in enumerate(subjects)}
     known: dict[tuple[str, Backend, int], Fresh | str] = {}
     found = []
     with told.stage("load time and memory", len(standings)) as advance:
         for standing in standings:
             key = (standing.label, standing.backend, standing.batch)
             if key not in known:
-                at = by_label[standing.label]
-                arguments = [str(standing.path), str(standing.backend), str(standing.device), str(standing.batch)]
-                made = folder / f"{subjects[at].label}.onnx"
-                named = {"arch": _arch(options, at), "made": str(made) if made.is_file() else None}
-                named |= {"num_classes": options.num_classes, "shape": options.input_shape, "trust": options.trust}
-                import json
-
-                known[key] = in_fresh_process(FRESH, [*arguments, str(standing.threads), json.dumps(named)])
-            seen = known[key]
-            if isinstance(seen, Fresh):
-                standing = replace(standing, load=seen.load, peak=seen.peak, device_peak=seen.device_peak)
-            found.append(standing)
+                made = folder / f"{standing.label}.onnx"
+                named: dict[str, object] = {
+                    "arch": _arch(options, places[standing.label]),
+                    "made": str(made) if made.is_file() else None,
+                    "num_classes": options.num_classes,
+                    "shape": options.input_shape,
+                    "trust": options.trust,
+                }
+                where = [standing.path, standing.backend, standing.device, str(standing.batch), str(standing.threads)]
+                seen = known[key] = in_fresh_process(FRESH, [*where, json.dumps(named)])
+                if isinstance(seen, str):
+                    skipped.append(
+                        Skipped(label=standing.label, backend=standing.backend, setting="load and memory", why=seen)
+                    )
+            now = known[key]
+            if isinstance(now, Fresh):
+                found.append(replace(standing, load=now.load, peak=now.peak, device_peak=now.device_peak))
+            else:
+                found.append(standing)
             advance(len(found), len(standings))
     return found
 

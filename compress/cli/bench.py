@@ -1,0 +1,110 @@
+"""`compress bench`: is it faster, by how much, and may one say so?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from compress.cli import checks
+from compress.cli.errors import told_in_words
+from compress.cli.options import measuring, reading, running, writing
+from compress.cli.progress import progress_for
+from compress.core.errors import UsageError
+from compress.core.measuring import Backend, Device
+
+HELP = """Measure networks against each other, and say only what the measurement supports.
+
+All files run in the same rounds, one after the other, so that what slows the machine down hits all of them. The ratio \
+to the first file comes with its 95 % interval; where that holds 1, the words are "not distinguishable".
+
+[bold]Examples[/bold]
+
+Before and after, in onnxruntime:
+[cyan]compress bench resnet18.onnx small.onnx[/cyan]
+
+Why is it not faster? Every layer's time against its MACs and this machine's roof:
+[cyan]compress bench resnet18.onnx small.onnx --per-layer[/cyan]
+
+A checkpoint and its cut, eagerly and compiled, at two batch sizes and thread counts, with a picture:
+[cyan]compress bench resnet18.pt pruned.pt -b eager -b compile --batch 1,8 --threads 1,4 --plot speed.svg[/cyan]
+"""
+
+
+def bench(  # noqa: PLR0917 - typer reads the options from the parameters, one each
+    files: measuring.Files,
+    backend: measuring.Backends = None,
+    device: measuring.DeviceOption = Device.AUTO,
+    batch: measuring.Batches = "1",
+    threads: measuring.ThreadCounts = None,
+    rounds: measuring.Rounds = 30,
+    seconds: measuring.Seconds = 20.0,
+    per_layer: measuring.PerLayer = False,
+    memory: measuring.FreshProcess = True,
+    arch: measuring.Archs = None,
+    input_shape: reading.InputShape = None,
+    num_classes: reading.NumClasses = None,
+    trust: reading.Trust = False,
+    plot: measuring.Plot = None,
+    json: writing.Json = None,
+    quiet: running.Quiet = False,
+    debug: running.Debug = False,
+) -> None:
+    """Run the command."""
+    with told_in_words(debug=debug):
+        for file in files:
+            checks.checkpoint(file)
+        checks.outputs((), (json, plot), inputs=files)
+        if plot is not None and plot.suffix.lower() not in {".svg", ".png", ".pdf"}:
+            raise UsageError(f"--plot {plot}: no picture has the suffix {plot.suffix!r}", fix="use .svg, .png or .pdf")
+        named = tuple(arch or ())
+        if len(named) > 1 and len(named) != len(files):
+            raise UsageError(
+                f"--arch is given {len(named)} times for {len(files)} files",
+                fix="give it once for all files, or once for each in order",
+            )
+        fields = {
+            "files": tuple(files),
+            "backends": tuple(dict.fromkeys(backend or (Backend.ONNXRUNTIME,))),
+            "device": device,
+            "batches": counts("--batch", batch),
+            "threads": counts("--threads", threads) if threads else (),
+            "rounds": rounds,
+            "max_seconds": seconds,
+            "per_layer": per_layer,
+            "fresh": memory,
+            "arch": named,
+            "input_shape": checks.input_shape(input_shape),
+            "num_classes": num_classes,
+            "trust": trust,
+        }
+        _run(fields, plot, json, quiet=quiet)
+
+
+def counts(option: str, text: str) -> tuple[int, ...]:
+    """Read "1,8" as numbers of at least 1, each once.
+
+    >>> counts("--batch", "1,8,1")
+    (1, 8)
+    """
+    found = checks.numbers(option, text, int, "1,8") or ()
+    if min(found) < 1:
+        raise UsageError(f"{option} must hold numbers of at least 1, got {text!r}", fix="for example 1,8")
+    return tuple(dict.fromkeys(found))
+
+
+def _run(fields: dict[str, Any], plot: Path | None, json: Path | None, *, quiet: bool) -> None:
+    from compress.core.files import written_whole
+    from compress.pipeline.bench import BenchOptions, run_bench
+    from compress.report.bench import bench_json, bench_tables
+    from compress.report.benchplot import draw_bench
+    from compress.report.terminal import console
+
+    report = run_bench(BenchOptions(**fields), progress_for(quiet=quiet))
+    if json is not None:
+        with written_whole(json) as temporary:
+            temporary.write_text(bench_json(report), encoding="utf-8")
+    if plot is not None:
+        with written_whole(plot) as temporary:
+            draw_bench(report, temporary)
+    if not quiet:
+        console().print(bench_tables(report))
