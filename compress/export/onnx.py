@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compress.core.deploying import Precision
 from compress.core.errors import ExportError
+from compress.export.doubled import in_double
 from compress.export.half import half_onnx
 from compress.export.onnx_opset import newest_opset
 from compress.export.onnx_save import fits_in_one, save
@@ -54,6 +55,12 @@ def write(job: Job) -> tuple[str, ...]:
 def load(path: Path) -> Loaded:
     """Reload a file in onnxruntime on the CPU as a function from inputs to outputs."""
     return _session(str(path))
+
+
+def load_double(path: Path) -> Loaded:
+    """Reload a file as a function that computes it in float64, in onnx's own reference implementation."""
+    model = onnx.load(path)
+    return lambda inputs: in_double(model, inputs)
 
 
 def _at_opset(job: Job) -> tuple[Any, tuple[str, ...]]:
@@ -107,7 +114,18 @@ def _exported(traced: ExportedProgram, job: Job, outputs: int) -> Any:
         input_names=_names("input", len(job.example)),
         output_names=_names("output", outputs),
         external_data=False,
+        optimize=not _bounded_twice(traced),
     )
+
+
+def _bounded_twice(traced: ExportedProgram) -> bool:
+    """Whether one tensor is clamped more than once by bounds that are tensors.
+
+    The exporter's optimiser names the bounds after the tensor, so that those of different clamps become one, and the
+    file invalid. onnxsim folds such a file as well.
+    """
+    bounds = (torch.ops.aten.clamp.Tensor, torch.ops.aten.minimum.default, torch.ops.aten.maximum.default)
+    return any(sum(user.target in bounds for user in node.users) > 1 for node in traced.graph.nodes)
 
 
 def _names(stem: str, count: int) -> list[str]:
@@ -149,6 +167,8 @@ def _simplified(plain: Any, job: Job) -> tuple[Any | None, str]:
         _strip(simple)
         onnx.checker.check_model(simple)
         if not job.agrees(_session(simple.SerializeToString())):
+            if not job.agrees(_session(plain.SerializeToString())):
+                return None, "float32 is too coarse for this network to tell whether onnxsim left it as it was"
             return None, "what onnxsim made of it computes something else"
     except Exception as error:  # noqa: BLE001  onnxsim is optional: the plain file is as right, and the note says why
         return None, f"onnxsim failed ({(str(error) or repr(error)).splitlines()[0]})"
@@ -170,4 +190,4 @@ def _session(model: str | bytes) -> Loaded:
     return run
 
 
-TARGETS.add(".onnx", Target(name="ONNX", write=write, load=load))
+TARGETS.add(".onnx", Target(name="ONNX", write=write, load=load, load_double=load_double))

@@ -52,11 +52,16 @@ class Write(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A file format: its name in reports, how it is written and how its own runtime loads it."""
+    """A file format: its name in reports, how it is written and how its own runtime loads it.
+
+    `load_double` gives what the file computes when its float32 numbers are taken for float64 ones, where that can be
+    had.
+    """
 
     name: str
     write: Write
     load: Callable[[Path], Loaded]
+    load_double: Callable[[Path], Loaded] | None = None
 
 
 TARGETS: Registry[Target] = Registry("export format")
