@@ -12,7 +12,7 @@ from compress.core.types import Group
 from compress.graph.analyse import analyse
 from compress.graph.costs import norm_scales
 from compress.importance import CRITERIA, Evidence, Weights, default_criterion, score
-from compress.importance.reconstruction import eliminate
+from compress.importance.reconstruction import Wide, eliminate
 from tests.zoo.harness import Net
 
 
@@ -98,8 +98,9 @@ def test_taylor_is_the_change_of_the_loss() -> None:
         assert abs(losses[0] - losses[1]) / (2 * step) == pytest.approx(got[channel], rel=1e-4)
 
 
-def test_reconstruction_is_what_regression_leaves() -> None:
-    """The first channel to leave costs what a least-squares fit from the others cannot explain, over the variance."""
+def test_reconstruction_is_what_regression_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without slopes, the first channel costs what least squares from the others cannot explain, over the variance."""
+    monkeypatch.setattr("compress.importance.evidence.slopes", lambda *_: {})
     torch.manual_seed(3)
     net = Net(lambda n, x: n.b(n.a(x).relu()), a=nn.Linear(4, 6), b=nn.Linear(6, 3))
     x = torch.randn(4000, 4, generator=torch.Generator().manual_seed(2))
@@ -117,13 +118,69 @@ def test_reconstruction_is_what_regression_leaves() -> None:
     assert got.min() == pytest.approx(want, rel=2e-3)
 
 
+def test_slopes_weigh_what_regression_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With slopes F the cost is tr(F d d^T) / 2, d what is left of the result's error, summed over the places."""
+    monkeypatch.setattr("compress.importance.reconstruction.EVEN", 0.0)
+    torch.manual_seed(3)
+    net = Net(lambda n, x: n.fc(n.b(n.a(x).relu()).relu()), a=nn.Linear(4, 5), b=nn.Linear(5, 3), fc=nn.Linear(3, 4))
+    x = torch.randn(3000, 4, generator=torch.Generator().manual_seed(2))
+    groups, weights = _weights(net, x)
+    assert weights.evidence is not None
+    slopes = weights.evidence.slopes["b.weight"].numpy()
+    z = net.a(x).relu().detach().double().numpy()
+    z, w, lost = z - z.mean(0), net.b.weight.detach().double().numpy(), []
+    for c in range(5):
+        others = np.delete(z, c, axis=1)
+        rest = z[:, c] - others @ np.linalg.lstsq(others, z[:, c], rcond=None)[0]
+        lost.append(0.5 * (rest**2).mean() * w[:, c] @ slopes @ w[:, c])
+    got = score(groups, weights, "reconstruction")[0]["a"]
+    assert int(got.argmin()) == int(np.argmin(lost))
+    assert got.min() == pytest.approx(min(lost), rel=2e-3)
+
+
+def test_slopes_are_those_of_the_answers_divergence() -> None:
+    """At the last layer F is the mean of diag(p) - p p^T, the curvature of the divergence there; nothing is changed."""
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 4, 4)).eval()
+    x = torch.randn(4000, 2, 4, 4, generator=torch.Generator().manual_seed(2))
+    net[0].weight.requires_grad_(False)
+    got = Evidence(net, tuple(x.split(500))).slopes
+    p = net(x).detach().double().softmax(1)
+    want = torch.diag(p.mean(0)) - p.mT @ p / len(p)
+    assert set(got) == {"0.weight", "3.weight"}
+    assert (got["3.weight"] - want).abs().max() < 0.05 * want.abs().max()
+    assert [q.requires_grad for q in net.parameters()] == [False, True, True, True]
+    assert all(q.grad is None for q in net.parameters())
+    whole = (torch.ones(2, 3, dtype=torch.int64),)
+    assert Evidence(nn.Linear(3, 2), whole).slopes == {}
+
+
+def test_heads_leave_as_a_block() -> None:
+    """A channel several inputs wide costs tr(G_BB (P_BB)^-1), and the rest is compensated for the whole block."""
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(500, 8, generator=generator, dtype=torch.float64) @ torch.randn(8, 8, generator=generator).double()
+    w = torch.randn(3, 8, generator=generator, dtype=torch.float64)
+    s = x.mT @ x / len(x)
+
+    def lost(gone: list[int]) -> float:
+        kept = [i for i in range(8) if i not in gone]
+        rest = x[:, gone] - x[:, kept] @ torch.linalg.lstsq(x[:, kept], x[:, gone]).solution
+        return float((rest @ w[:, gone].mT).square().sum() / len(x))
+
+    reader = Wide(torch.linalg.inv(s), w.mT @ w, 1.0, 4)
+    first = [lost([2 * c, 2 * c + 1]) for c in range(4)]
+    assert np.allclose(reader.costs().numpy(), first, rtol=1e-6)
+    reader.remove(1)
+    assert float(reader.costs()[3]) == pytest.approx(lost([2, 3, 6, 7]) - first[1], rel=1e-6)
+
+
 def test_a_copy_costs_nothing_until_its_twin_has_left() -> None:
     """Of two equal channels the first leaves free, the second does not."""
     net, x = _chain(), _inputs()
     net.a.weight.data[3], net.a.bias.data[3] = net.a.weight.data[2], net.a.bias.data[2]
     got = _scores(net, "reconstruction", x)["a"]
     first, second = sorted(got[[2, 3]])
-    assert first < 1e-3 < second
+    assert first < 0.01 * second
     assert np.array_equal(np.sort(got)[:1], [first])
 
 

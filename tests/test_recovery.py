@@ -219,7 +219,7 @@ def test_wide_kernels_mix_channels_instead(monkeypatch: pytest.MonkeyPatch) -> N
     """Where a kernel reads too much for a regression of its own, channels alone are mixed."""
     net, keep, x = NETS["residual"]
     _lively(net)
-    monkeypatch.setattr("compress.recovery.absorb.FEATURES", 10)
+    monkeypatch.setattr("compress.recovery.refit.FEATURES", 10)
     raw, mixed, _ = _absorbed(net, keep, [x])
     assert distance(net, mixed, [_images(seed=9)]) < 0.7 * distance(net, raw, [_images(seed=9)])
 

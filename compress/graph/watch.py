@@ -7,6 +7,7 @@ alike; which parameter an operator reads is told by the address of its first ele
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,7 +29,22 @@ _PLACES = {
     "aten._batch_norm_no_update": (0, 3),
     "aten._batch_norm_with_update": (0, 3),
 }
-Beside = Callable[[str, int, Tensor, Callable[[], Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operator with its operands; calling it runs it."""
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> Any:
+        """Run the operator."""
+        return self.func(*self.args, **self.kwargs)
+
+
+Beside = Callable[[str, int, Tensor, Call], Any]
 
 
 class Watch(TorchDispatchMode):
@@ -45,15 +61,23 @@ class Watch(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Let `beside` run the operator, or run it."""
-        places = _PLACES.get(str(func.overloadpacket))
-        if places is not None:
-            reads, named = (args[at] if at < len(args) else None for at in places)
-            name = self.names.get(named.data_ptr()) if isinstance(named, Tensor) else None
-            if name is not None and isinstance(reads, Tensor):
-                use = self.uses.get(name, 0)
-                self.uses[name] = use + 1
-                return self.beside(name, use, reads, lambda: func(*args, **(kwargs or {})))
-        return func(*args, **(kwargs or {}))
+        call = Call(func, args, kwargs or {})
+        found = self.read_by(call)
+        if found is None:
+            return call()
+        name, reads = found
+        use = self.uses.get(name, 0)
+        self.uses[name] = use + 1
+        return self.beside(name, use, reads, call)
+
+    def read_by(self, call: Call) -> tuple[str, Tensor] | None:
+        """The name of the parameter that the operator reads beside a tensor, and that tensor; None for others."""
+        places = _PLACES.get(str(call.func.overloadpacket))
+        if places is None:
+            return None
+        reads, named = (call.args[at] if at < len(call.args) else None for at in places)
+        name = self.names.get(named.data_ptr()) if isinstance(named, Tensor) else None
+        return (name, reads) if name is not None and isinstance(reads, Tensor) else None
 
 
 def watched(module: nn.Module, inputs: tuple[Tensor, ...], tensors: Mapping[str, Tensor], beside: Beside) -> Any:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from compress.core.errors import UsageError
 from compress.graph.trace import quiet_module, set_mode, tensors_of
 from compress.graph.watch import watched
+from compress.importance.slopes import slopes
 
 ROWS = 16_384  # places that a layer is sampled at, over all batches
 GRADIENTS = 128  # inputs whose gradients are taken one by one
@@ -81,6 +82,12 @@ class Evidence:
             for batch in self.inputs:
                 watched(self.module, (batch,), kernels, beside)
         return {name: _finished(sums) for name, sums in found.items()}
+
+    @cached_property
+    def slopes(self) -> dict[str, Tensor]:
+        """How the network's answer leans on what every weight makes; see `slopes.py`. Empty where it has no slope."""
+        kernels = {name: t for name, t in tensors_of(self._part).items() if t.dim() > 1 and not _depthwise(t)}
+        return slopes(self.module, self.inputs, kernels)
 
     @cached_property
     def gradients(self) -> dict[str, Tensor]:

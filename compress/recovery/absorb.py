@@ -7,6 +7,9 @@ lacks is fitted by ridge regression over calibration inputs (see `regression`):
                      W' = W_K + B, and b' = b + c
     channels         where a kernel reads too much for that (K times its taps): t = x - z (x at what left), from the
                      channels z; W' = W_K + W B at every tap, and b' = b + W c summed over the taps
+    streams          where whole kernels' results are added to something (see `streams`), the sum of the original is
+                     wanted there, so that a layer makes up for what the stream has lost before:
+                     t = (sum - sum of the cut network) / a + what is added to W_K z so far, a the slope on the way
 
 Layers are treated in the order in which they run, each before it runs: what a layer reads has been through the layers
 already repaired, so that their remaining error is corrected as well.
@@ -15,8 +18,8 @@ already repaired, so that their remaining error is corrected as well.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,18 +28,17 @@ from torch import Tensor, nn
 
 from compress.graph.analyse import Analysis
 from compress.graph.trace import tensors_of
-from compress.graph.watch import watched
-from compress.recovery.consumers import Consumer, consumers
-from compress.recovery.regression import FIRST, Fit, Moments, fit, moments
-from compress.recovery.samples import Rows, at, chosen, inside, patches
+from compress.graph.watch import Call
+from compress.recovery.consumers import consumers
+from compress.recovery.refit import Layer, Sample, Wanted, in_stream, layer_of, learn, plain, write
+from compress.recovery.samples import Rows, at, chosen
+from compress.recovery.streams import Join, followed
 
 ROWS = 16_384  # places a layer is sampled at, over all passes
 ROWS_PER_FEATURE = 4  # more of them where it reads much
-FEATURES = 2_304  # what a regression may read: 256 channels through a 3 x 3 kernel
 HELD_OUT = 0.2
 SPLIT = 5  # batches of fewer inputs are held out as a whole
-NOTHING = 1e-12  # of the result's energy: rounding, nothing to absorb
-CONSTANT = 1e-9  # of the result's energy: so little variation is rounding
+ROUNDS = 2  # where inputs come in several batches: early ones met layers that were not repaired yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +58,6 @@ class Absorbed:
     layers: tuple[Compensated, ...]
     inputs: int
     seconds: float
-
-
-@dataclass(slots=True)
-class _Layer:
-    """A consumer in work. Weights are (g, outputs, channels, taps) in float64: `weight` reads x, `left` reads z."""
-
-    consumer: Consumer
-    weight: Tensor
-    left: Tensor
-    whole: bool
-    gram: Tensor
-    bias: Tensor | None
-    base: Tensor | None
-    waiting: dict[int, tuple[Rows, Tensor]] = field(default_factory=dict)
-    train: Moments | None = None
-    held: Moments | None = None
-    fit: Fit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,151 +96,95 @@ def absorb(
     """Repair the weights of `cut` in place, so that every layer's result is as near to the original's as it can be.
 
     `inputs` are batches, batch first; the last fifth of each (of few inputs: every fifth batch) is held out to choose
-    the ridges. `analysis` and `dead`
-    are those of the cut, of the part at `submodule` where only that was cut. Parameters keep their names and shapes;
-    `original` is never touched. A layer without a bias gives its constant to the batch norm behind it; where there is
-    none either, it is fitted through the origin.
+    the ridges. Several batches are gone through twice. `analysis` and `dead` are those of the cut, of the part at
+    `submodule` where only that was cut. Parameters keep their names and shapes; `original` is never touched. A layer
+    without a bias gives its constant to the batch norm behind it; where there is none either, it is fitted through
+    the origin.
     """
     start = time.perf_counter()
     parts = original.get_submodule(submodule or ""), cut.get_submodule(submodule or "")
     before, after = tensors_of(parts[0]), tensors_of(parts[1])
-    layers = {c.name: _layer(c, before) for c in consumers(analysis, dead) if c.name in after}
+    layers = {c.name: layer_of(c, before) for c in consumers(analysis, dead) if c.name in after}
     batches = list(inputs)
-    total = sum(len(batch) for batch in batches)
+    total, rounds = sum(len(batch) for batch in batches), ROUNDS if len(batches) > 1 else 1
+    networks = ((original, before), (cut, after))
     with torch.no_grad():
-        for number, batch in enumerate(batches):
-            both = [(original, before), (cut, after)]
-            turn = _Turn(number, len(batches), len(batch) / total, seed + number)
-            _learn_from(both, layers, batch, turn)
+        for number in range(rounds * len(batches)):
+            place = number % len(batches)
+            if place == 0:
+                for layer in layers.values():
+                    layer.forget()
+            batch = batches[place]
+            _Pass(networks, layers, _Turn(place, len(batches), len(batch) / total, seed + number)).run(batch)
             if advance is not None:
-                advance(number + 1, len(batches))
+                advance(number + 1, rounds * len(batches))
     done = [(name, layer.fit) for name, layer in layers.items() if layer.fit is not None]
     report = tuple(Compensated(name, f.ridge, f.before, f.after) for name, f in done)
     return Absorbed(report, total, time.perf_counter() - start)
 
 
-def _layer(consumer: Consumer, before: Mapping[str, Tensor]) -> _Layer:
-    weight = _picked(before[consumer.name].detach().double(), consumer.made, 1 - consumer.inputs)
-    if consumer.inputs == 0:
-        weight = weight.transpose(0, 1)
-    weight = weight.flatten(2) if weight.dim() > 2 else weight[..., None]
-    weight = weight.reshape(consumer.groups, -1, *weight.shape[1:])
-    left = _picked(weight, consumer.kept, 2)
-    matrix = not consumer.convolution
-    whole = matrix or (consumer.sliding is not None and left.shape[2] * left.shape[3] <= FEATURES)
-    if whole:
-        identity = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
-        gram = identity.expand(consumer.groups, -1, -1)
-    else:
-        gram = torch.einsum("goct,godt->gcd", weight, weight)
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """Both networks run over a batch; the cut one is repaired layer by layer as it runs."""
 
-    def kept(name: str | None) -> Tensor | None:
-        return None if name is None else _picked(before[name].detach().double(), consumer.made, 0)
+    networks: tuple[tuple[nn.Module, dict[str, Tensor]], tuple[nn.Module, dict[str, Tensor]]]
+    layers: dict[str, Layer]
+    turn: _Turn
 
-    return _Layer(consumer, weight, left, whole, gram, kept(consumer.bias), kept(consumer.shift))
+    def run(self, batch: Tensor) -> None:
+        """Learn what is wanted from the original, then repair."""
+        ways = ((self.remember, self.remember_sum), (self.repair, self.repair_sum))
+        for (module, tensors), (beside, joined) in zip(self.networks, ways, strict=True):
+            followed(module, batch, {name: tensors[name] for name in self.layers}, beside, joined)
+        for layer in self.layers.values():
+            for use in list(layer.waiting):  # the cut network's graph hides the sum: the layer's own result will do
+                wanted, z, _ = layer.waiting.pop(use)
+                self._learn(layer, wanted, plain(layer, wanted, z), z)
+            layer.wanted.clear()
 
-
-def _picked(tensor: Tensor, indices: np.ndarray | None, dim: int) -> Tensor:
-    return tensor if indices is None else tensor.index_select(dim, torch.from_numpy(indices).to(tensor.device))
-
-
-def _learn_from(
-    both: list[tuple[nn.Module, dict[str, Tensor]]], layers: dict[str, _Layer], batch: Tensor, turn: _Turn
-) -> None:
-    """One pass of both networks over a batch; the cut one is repaired layer by layer as it runs."""
-
-    def remember(name: str, use: int, x: Tensor, run: Callable[[], Any]) -> Any:
+    def remember(self, name: str, use: int, x: Tensor, call: Call) -> Any:
         """Run a layer of the original, and keep the rows that the cut layer is fitted to."""
-        layer, result = layers[name], run()
+        layer, result = self.layers[name], call()
         seen = result if layer.whole else x
         features = layer.left.shape[2] * (layer.left.shape[3] if layer.whole else 1)
-        limit = int(max(ROWS, ROWS_PER_FEATURE * features) * turn.share / layer.consumer.uses)
-        rows = chosen(len(seen), tuple(seen.shape[2:]), max(limit, 64), turn.seed, seen.device)
-        layer.waiting[use] = (rows, at(seen, rows))
+        limit = int(max(ROWS, ROWS_PER_FEATURE * features) * self.turn.share / layer.consumer.uses)
+        rows = chosen(len(seen), tuple(seen.shape[2:]), max(limit, 64), self.turn.seed, seen.device)
+        layer.wanted[use] = Wanted(rows, at(seen, rows))
         return result
 
-    def repair(name: str, use: int, z: Tensor, run: Callable[[], Any]) -> Any:
-        """Refit a layer of the cut network on what it now reads, before it runs."""
-        layer = layers[name]
-        if use in layer.waiting:
-            _learn(layer, *layer.waiting.pop(use), z, turn)
-            if layer.fit is not None:
-                _write(layer, layer.fit, both[1][1])
-        return run()
+    def remember_sum(self, join: Join) -> None:
+        """Keep the sum that a layer's result comes to, at the same rows."""
+        layer, use = self.layers[join.path.name], join.path.use
+        total = join.shaped(join.path.result) if layer.whole else None
+        if total is not None:
+            wanted = layer.wanted[use]
+            layer.wanted[use] = Wanted(wanted.rows, wanted.result, at(total, wanted.rows))
 
-    for (module, tensors), beside in zip(both, (remember, repair), strict=True):
-        watched(module, (batch,), {name: tensors[name] for name in layers}, beside)
+    def repair(self, name: str, use: int, z: Tensor, call: Call) -> Any:
+        """Refit a layer of the cut network on what it now reads, before it runs; or later, where its sum is known."""
+        layer = self.layers[name]
+        wanted = layer.wanted.pop(use, None)
+        if wanted is None:
+            return call()
+        if wanted.total is not None:
+            result = call()
+            layer.waiting[use] = wanted, z, result
+            return result
+        self._learn(layer, wanted, plain(layer, wanted, z), z)
+        return call()
 
+    def repair_sum(self, join: Join) -> None:
+        """Refit a layer to the sum that its result comes to, and correct the sum."""
+        layer = self.layers[join.path.name]
+        if join.path.use not in layer.waiting:
+            return
+        wanted, z, y = layer.waiting.pop(join.path.use)
+        if join.shaped(y) is None:
+            self._learn(layer, wanted, plain(layer, wanted, z), z)
+        else:
+            self._learn(layer, wanted, in_stream(layer, wanted, join, y, z, self.networks[1][1]), z)
+        join.again()
 
-def _learn(layer: _Layer, rows: Rows, seen: Tensor, z: Tensor, turn: _Turn) -> None:
-    """Add the rows to the layer's moments and fit again."""
-    there, missing, energy = _whole_kernels(layer, rows, seen, z) if layer.whole else _channels(layer, rows, seen, z)
-    training = turn.training(rows)
-    parts = [
-        moments(there[part], missing[part], layer.gram, float(energy[part].sum())) for part in (training, ~training)
-    ]
-    layer.train = parts[0] if layer.train is None else layer.train + parts[0]
-    layer.held = parts[1] if layer.held is None else layer.held + parts[1]
-    if not turn.fits or min(layer.train.rows, layer.held.rows) < 2:
-        return
-    first, layer.fit = FIRST if layer.fit is None else layer.fit.ridge, None
-    if layer.train.missing <= NOTHING * layer.train.energy and layer.held.missing <= NOTHING * layer.held.energy:
-        return
-    holds = layer.consumer.shift is not None
-    found = _constant(layer, rows, missing, energy, z) if holds and layer.whole else None
-    found = found or fit(layer.train, layer.held, layer.gram, affine=holds, first=first)
-    layer.fit = found if found.after < found.before else None
-
-
-def _whole_kernels(layer: _Layer, rows: Rows, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(rows, g, k taps) patches of z, (rows, g, o) what the result lacks, (rows,) the result's energy."""
-    c = layer.consumer
-    y = _picked(y, c.made, 1).double()
-    y = y if layer.bias is None else y - layer.bias
-    y = y.reshape(len(y), c.groups, -1)
-    there = patches(z, rows, c.sliding).double().reshape(len(y), c.groups, -1)
-    got = torch.einsum("rgk,gok->rgo", there, layer.left.flatten(2))
-    return there, y - got, y.square().sum((1, 2))
-
-
-def _channels(layer: _Layer, rows: Rows, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(rows, g, k) channels of z, (rows, g, c) what of x is missing there, (rows,) the energy behind the weights."""
-    c = layer.consumer
-    x = _picked(x, c.entering, 1).double().reshape(len(x), c.groups, -1)
-    there = at(z, rows).double().reshape(len(x), c.groups, -1)
-    missing = x.clone()
-    kept = slice(None) if c.kept is None else torch.from_numpy(c.kept).to(x.device)
-    missing[:, :, kept] -= there
-    return there, missing, torch.einsum("rgc,gcd,rgd->r", x, layer.gram, x)
-
-
-def _constant(layer: _Layer, rows: Rows, missing: Tensor, energy: Tensor, z: Tensor) -> Fit | None:
-    """Where all that is missing away from the padding is a constant, the constant alone: it is exact there."""
-    clear = inside(rows, layer.consumer.sliding, z.shape[2:])
-    if int(clear.sum()) < 2:
-        return None
-    centre = missing[clear].mean(0)
-    spread = float((missing[clear] - centre).square().sum())
-    if spread > CONSTANT * float(energy[clear].sum()):
-        return None
-    assert layer.held is not None
-    nothing = torch.zeros_like(layer.left.flatten(2))
-    gone = layer.held.missing / layer.held.energy if layer.held.energy > 0 else 0.0
-    return Fit(nothing, centre, 0.0, max(gone, NOTHING), 0.0)
-
-
-def _write(layer: _Layer, found: Fit, tensors: Mapping[str, Tensor]) -> None:
-    """Put the repaired weight, and the constant, into the cut network's parameters."""
-    c = layer.consumer
-    if layer.whole:
-        new, constant = layer.left + found.mix.reshape(layer.left.shape), found.shift.flatten()
-    else:
-        new = layer.left + torch.einsum("goct,gck->gokt", layer.weight, found.mix)
-        constant = torch.einsum("goct,gc->go", layer.weight, found.shift).flatten()
-    new = new.flatten(0, 1)
-    if c.inputs == 0:
-        new = new.transpose(0, 1)
-    target = tensors[c.name]
-    target.copy_(new.reshape(target.shape))
-    if c.shift is not None and layer.base is not None:
-        tensors[c.shift].copy_(layer.base + c.sign * constant)
+    def _learn(self, layer: Layer, wanted: Wanted, sample: Sample, z: Tensor) -> None:
+        learn(layer, wanted, sample, self.turn.training(wanted.rows), z, fits=self.turn.fits)
+        write(layer, self.networks[1][1])

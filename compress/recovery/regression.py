@@ -87,8 +87,23 @@ def fit(train: Moments, held: Moments, gram: Tensor, *, affine: bool, first: flo
 
     ridge, error, mix = _walk(attempt, RIDGES.index(first) if first in RIDGES else RIDGES.index(FIRST))
     scale = held.rows / held.energy if held.energy > 0 else 0.0
-    shift = mean_t - (mix @ mean_z[..., None])[..., 0]
+    mix, shift = _final(train + held, ridge, affine=affine) or (mix, mean_t - (mix @ mean_z[..., None])[..., 0])
     return Fit(mix, shift, ridge, held.missing / held.rows * scale, error * scale)
+
+
+def _final(every: Moments, ridge: float, *, affine: bool) -> tuple[Tensor, Tensor] | None:
+    """The solution from all rows, with the ridge found; None where the matrix is singular."""
+    mean_z, mean_t = every.z / every.rows, every.t / every.rows
+    if not affine:
+        mean_z, mean_t = torch.zeros_like(mean_z), torch.zeros_like(mean_t)
+    zz, tz = _around(every, mean_z, mean_t)
+    level = zz.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp_min(torch.finfo(torch.float64).tiny)
+    identity = torch.eye(zz.shape[1], dtype=zz.dtype, device=zz.device)
+    factor, failed = torch.linalg.cholesky_ex(zz + ridge * level * identity)
+    if bool(failed.any()):
+        return None
+    mix = torch.cholesky_solve(tz.mT, factor).mT
+    return mix, mean_t - (mix @ mean_z[..., None])[..., 0]
 
 
 def _walk(attempt: Callable[[float], tuple[float, Tensor]], at: int) -> tuple[float, float, Tensor]:
