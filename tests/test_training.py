@@ -96,8 +96,10 @@ def dying(after: int) -> Callable[[nn.Module, Tensor, Tensor | None], Tensor]:
     return loss
 
 
-@pytest.mark.parametrize("optimizer", list(Optimizer))
-@pytest.mark.parametrize("killed_at", [1, 5, 17, 24, 30])
+@pytest.mark.parametrize(
+    ("optimizer", "killed_at"),
+    [(Optimizer.SGD, 1), (Optimizer.SGD, 17), (Optimizer.SGD, 24), (Optimizer.ADAM, 30), (Optimizer.ADAMW, 5)],
+)
 def test_a_killed_training_goes_on_to_the_same_numbers(tmp_path: Path, optimizer: Optimizer, killed_at: int) -> None:
     """Killed at any step and resumed, the weights are bit for bit those of a training that was left alone."""
     samples, held = digits()
@@ -158,7 +160,7 @@ def test_the_rates_are_those_of_the_recipes() -> None:
     assert [rate(slimming, e * 7, 7) for e in (0, 79, 80, 119, 120, 159)] == pytest.approx(
         [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
     )
-    warm = Recipe(epochs=10, lr=1.0, warmup=2.0, schedule=Schedule.CONSTANT)
+    warm = Recipe(epochs=10, lr=1.0, warmup=0.2, schedule=Schedule.CONSTANT)
     assert [rate(warm, s, 2) for s in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
@@ -312,7 +314,13 @@ def test_a_state_is_taken_up_only_where_it_belongs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({"epochs": 0}, "epochs"), ({"lr": -1.0}, "learning rate"), ({"ema": 1.0}, "ema"), ({"tail": 99.0}, "tail")],
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"lr": -1.0}, "learning rate"),
+        ({"ema": 1.0}, "ema"),
+        ({"tail": 99.0}, "tail"),
+        ({"warmup": 0.6, "tail": 5.0}, "warm-up"),
+    ],
 )
 def test_recipes_that_cannot_be_meant_are_refused(given: dict[str, float], said: str) -> None:
     """The error names the value."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import compress
-from compress.cli import bench, flops, inspect, report, slim, sweep
+from compress.cli import bench, flops, inspect, report, slim, sweep, train
 
 HELP = """Make a trained PyTorch network smaller and faster: remove channels, check that nothing else changed, export.
 
@@ -29,6 +29,7 @@ app.command("bench", help=bench.HELP, no_args_is_help=True)(bench.bench)
 app.command("flops", help=flops.HELP, no_args_is_help=True)(flops.flops)
 app.command("report", help=report.HELP, no_args_is_help=True)(report.report)
 app.command("sweep", help=sweep.HELP, no_args_is_help=True)(sweep.sweep)
+app.command("train", help=train.HELP, no_args_is_help=True)(train.train)
 
 
 def _say_version(wanted: bool) -> None:

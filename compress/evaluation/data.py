@@ -98,6 +98,29 @@ def open_data(
     return _data(raw, used, prepare, notes)
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The shape (C, H, W) of the first image of a training part, and the number of classes, if that is known."""
+
+    shape: tuple[int, ...]
+    classes: int | None
+
+
+def look(spec: str, *, download: bool = False) -> Look:
+    """Look at the training part of what `spec` names, as `open_data` reads it. Raises DataError as that does."""
+    raw = _read(spec, "train", download=download, channels=3)
+    if raw.length == 0:
+        raise DataError(f"{spec} holds no images", fix="give a data set with at least one")
+    first = raw.image(0)
+    if isinstance(first, Tensor):
+        shape = tuple(first.shape)
+    else:
+        from torchvision.transforms import v2
+
+        shape = tuple(v2.functional.to_image(first).shape)
+    return Look(shape, len(raw.class_names) or (max(raw.labels) + 1 if raw.labels else None))
+
+
 def _read(spec: str, split: Split, *, download: bool, channels: int) -> Raw:
     name, colon, place = spec.partition(":")
     path = Path(spec)

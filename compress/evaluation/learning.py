@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from compress.core.errors import DataError
 from compress.core.progress import Progress
@@ -15,6 +16,7 @@ from compress.evaluation.data import Data, Prepared
 from compress.recovery.training.recipe import HELD_OUT_MOST, Recipe
 from compress.recovery.training.samples import InMemory, OnDisk, Samples, parted
 
+STATISTICS = 2000  # images whose mean and deviation stand for all that do not fit into memory
 MEMORY = 2**29  # floating-point numbers (2 GiB) that images may take; what is more is read while training
 
 
@@ -111,6 +113,37 @@ def in_memory(data: Data, told: Progress) -> tuple[Tensor, Tensor | None]:
             if number % 500 == 0:
                 advance(number, len(data))
     return inputs, torch.tensor(_labels(data)) if data.labelled else None
+
+
+def mean_and_std(data: Data, inputs: Tensor | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of every channel, over all `inputs`, or over some images of `data`."""
+    if inputs is None:
+        some = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:STATISTICS].tolist()
+        inputs = torch.stack([data.dataset[number][0] for number in some])
+    count = inputs.numel() // inputs.shape[1]
+    mean = sum(part.double().sum((0, 2, 3)) for part in inputs.split(1000)) / count
+    square = sum((part.double() - mean.view(-1, 1, 1)).square().sum((0, 2, 3)) for part in inputs.split(1000)) / count
+    return tuple(mean.tolist()), tuple(square.sqrt().clamp_min(1e-6).tolist())
+
+
+class _Held(Dataset[tuple[Tensor, int]]):
+    """Held-out inputs with their labels, one by one."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        """Return one input and its label."""
+        assert self._samples.labels is not None
+        one = torch.tensor([number])
+        return next(iter(self._samples.inputs.batches([one])))[0], int(self._samples.labels[number])
+
+
+def as_data(samples: Samples, name: str) -> Data:
+    """Return labelled samples as a data set, to be evaluated on."""
+    return Data(
+        dataset=_Held(samples), length=len(samples), class_names=(), name=name, preprocessing=None, labelled=True
+    )
 
 
 def _labels(data: Data) -> list[int]:

@@ -54,7 +54,8 @@ class Regularizer(StrEnum):
 class Recipe:
     """Everything that decides what the weights become, besides the images and the first weights.
 
-    `batch_size` counts the images of one step over all processes. `warmup` and `tail` are in epochs, `decay` falls on
+    `batch_size` counts the images of one step over all processes. `warmup` is a fraction of
+    the training, `tail` epochs, `decay` falls on
     matrices and kernels only. `smoothing` is label smoothing's epsilon, `ema` the weight of the past in the running
     average of the weights (0: none). `pad` is how many pixels an image is padded by before it is cropped at a random
     place, `flip` mirrors every other one. `sparsity` is s of the penalty that `regularizer` names (0: none), `shifts`
@@ -95,17 +96,22 @@ class Recipe:
         for name, value in whole.items():
             _require(value >= 1, f"{name} must be at least 1, got {value}", "--epochs 10 --batch-size 128")
         _require(0 < self.lr < float("inf"), f"the learning rate must be positive, got {self.lr:g}", "--lr 0.05")
-        fractions = {"momentum": self.momentum, "label smoothing": self.smoothing, "ema": self.ema}
+        fractions = {
+            "momentum": self.momentum,
+            "label smoothing": self.smoothing,
+            "ema": self.ema,
+            "warm-up": self.warmup,
+        }
         for name, number in {**fractions, "held-out part": self.held_out}.items():
             _require(0 <= number < 1, f"{name} must be in [0, 1), got {number:g}", "0 switches it off")
-        others = {"decay": self.decay, "warm-up": self.warmup, "tail": self.tail, "sparsity": self.sparsity}
+        others = {"decay": self.decay, "tail": self.tail, "sparsity": self.sparsity}
         others |= {"clip": self.clip, "pad": self.pad, "patience": self.patience}
         for name, number in others.items():
             _require(0 <= number < float("inf"), f"{name} must not be negative, got {number:g}", "0 switches it off")
         _require(
-            self.warmup + self.tail <= self.epochs,
-            f"warm-up ({self.warmup:g}) and tail ({self.tail:g}) are longer than the {self.epochs} epochs",
-            "give more epochs, or shorter ones of these",
+            self.warmup * self.epochs + self.tail <= self.epochs,
+            f"warm-up ({self.warmup:g} of the training) and tail ({self.tail:g} epochs) do not fit into {self.epochs}",
+            "give more epochs, or less of these",
         )
 
     def with_values(self, **given: object) -> Recipe:
@@ -124,11 +130,11 @@ def _require(holds: bool, what: str, fix: str) -> None:
 HELD_OUT_MOST = 5000
 
 # After a cut the weights are nearly right: few epochs, a small rate, a short warm-up.
-FINETUNE = Recipe(epochs=3, lr=0.02, warmup=0.1, decay=1e-4, pad=2)
-DISTILL = Recipe(epochs=3, lr=0.02, warmup=0.1, decay=0.0, pad=2)
+FINETUNE = Recipe(epochs=3, lr=0.02, warmup=0.05, decay=1e-4, pad=2)
+DISTILL = Recipe(epochs=3, lr=0.02, warmup=0.05, decay=0.0, pad=2)
 
 RECIPES: Registry[Recipe] = Registry("recipe")
-RECIPES.add("plain", Recipe(epochs=10, warmup=1.0, pad=2))
+RECIPES.add("plain", Recipe(epochs=10, warmup=0.1, pad=2))
 # Liu et al., ICCV 2017 (arXiv:1708.06519), section 4.2
 RECIPES.add(
     "slimming",

@@ -13,14 +13,15 @@ def rate(recipe: Recipe, step: int, each: int) -> float:
     Warm-up rises in equal steps from lr / n to lr over its n steps. A cosine over n steps gives
     lr (1 + cos(pi k / n)) / 2 at its k-th (Loshchilov and Hutter, arXiv:1608.03983).
 
-    >>> recipe = Recipe(epochs=4, lr=1.0, warmup=1.0)
+    >>> recipe = Recipe(epochs=4, lr=1.0, warmup=0.25)
     >>> [round(rate(recipe, step, 2), 3) for step in range(8)]
     [0.5, 1.0, 1.0, 0.933, 0.75, 0.5, 0.25, 0.067]
     >>> tail = Recipe(epochs=4, lr=1.0, schedule=Schedule.TAIL, tail=2)
     >>> [round(rate(tail, step, 1), 3) for step in range(4)]
     [1.0, 1.0, 1.0, 0.5]
     """
-    total, warm = recipe.epochs * each, round(recipe.warmup * each)
+    total = recipe.epochs * each
+    warm = round(recipe.warmup * total)
     if step < warm:
         return recipe.lr * (step + 1) / warm
     match recipe.schedule:
