@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,92 +14,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from typer.testing import CliRunner, Result
 
-from compress.cli import app
 from compress.cli.exploring import counts
 from compress.core.errors import UsageError
 from compress.core.progress import Silent
-from compress.evaluation.data import open_data
 from compress.evaluation.metrics import evaluate
 from compress.evaluation.variants import Variant, measure
 from compress.graph.analyse import analyse
 from compress.graph.prefix import Resume, capture, first_reading, recorded, resume, split
 from compress.surgery.outputs import error_without, layer_of, without_outputs
-
-SOURCE = '''
-"""Two residual blocks and a chain, as a user would hand them over."""
-import torch
-from torch import nn
-
-
-class Block(nn.Module):
-    def __init__(self, n):
-        super().__init__()
-        self.conv1 = nn.Conv2d(n, n, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(n)
-        self.conv2 = nn.Conv2d(n, n, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(n)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x):
-        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        y += x
-        return self.relu(y)
-
-
-class Small(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(inplace=True))
-        self.one = Block(12)
-        self.two = Block(12)
-        self.conv = nn.Conv2d(12, 10, 3, padding=1)
-        self.head = nn.Linear(10 * 16, 5)
-
-    def forward(self, x):
-        x = self.two(self.one(self.stem(x)))
-        x = torch.relu(self.conv(x))
-        return self.head(nn.functional.avg_pool2d(x, 2).flatten(1))
-
-
-def build():
-    return Small()
-'''
-
-
-def network() -> nn.Module:
-    """The network of SOURCE with weights under which every channel matters."""
-    torch.manual_seed(1)
-    names: dict[str, Any] = {}
-    exec(SOURCE, names)
-    made: nn.Module = names["build"]()
-    for part in made.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            nn.init.uniform_(part.weight, 0.5, 1.5)
-            nn.init.uniform_(part.bias, -0.5, 0.5)
-            nn.init.uniform_(part.running_mean, -0.3, 0.3)
-    return made.eval()
+from tests.zoo.explored import files_in, images, network, run
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with net.py, weights net.pt and 300 labelled images."""
+    """A folder with net.py, weights net.pt and 300 images."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "net.py").write_text(SOURCE, encoding="utf-8")
-    torch.save(network().state_dict(), tmp_path / "net.pt")
-    images = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), dtype=np.uint8)
-    np.savez(tmp_path / "images.npz", x=images, y=np.arange(300) % 5)
-    np.savez(tmp_path / "bare.npz", x=images)
-    return tmp_path
-
-
-NET = ("net.pt", "--arch", "net.py:build", "--input-shape", "1,1,8,8")
-
-
-def run(command: str, *arguments: object) -> Result:
-    """Run a command of the program on the network."""
-    return CliRunner().invoke(app, [command, *map(str, NET), *map(str, arguments)])
+    return files_in(tmp_path)
 
 
 class Counted(TorchDispatchMode):
@@ -121,7 +53,7 @@ def by_hand(folder: Path, keep: dict[str, list[int]]) -> tuple[float, float]:
         mask = torch.ones(12)
         mask[gone] = 0
         net.get_submodule(name).register_forward_hook(lambda _m, _i, y, mask=mask: y * mask[:, None, None])
-    data = open_data("images.npz", preprocessing=None, channels=1, size=(8, 8))
+    data = images()
     reached = evaluate(net, data)
     return reached.top1, reached.loss
 
@@ -159,7 +91,7 @@ def test_a_layer_with_channels_of_its_own_is_cut_with_what_reads_it(folder: Path
         net = network()
         gone = curve["order"][: point["removed"]]
         net.conv.weight.data[gone], net.conv.bias.data[gone] = 0, 0
-        reached = evaluate(net, open_data("images.npz", preprocessing=None, channels=1, size=(8, 8)))
+        reached = evaluate(net, images())
         assert point["reached"]["top1"] == reached.top1
         assert point["reached"]["loss"] == pytest.approx(reached.loss, rel=1e-5)
         assert point["shape"] == [10 - point["removed"], 12, 3, 3]
@@ -204,7 +136,7 @@ def test_the_prefix_is_computed_once(folder: Path) -> None:
     """With 6 points on the last convolution, the 5 before it run once a batch, not 7 times."""
     del folder
     net = network()
-    data = open_data("images.npz", preprocessing=None, channels=1, size=(8, 8))
+    data = images()
     example = (torch.rand(2, 1, 8, 8),)
     layer = layer_of(net, analyse(net, example), "conv")
     steps = recorded(net, example)
@@ -315,7 +247,6 @@ class Stopping(Silent):
 
     def stage(self, name: str, total: int | None = None) -> Any:
         """Press Ctrl-C in the second batch."""
-        from contextlib import contextmanager
 
         @contextmanager
         def entered() -> Any:
@@ -333,7 +264,7 @@ def test_an_interruption_keeps_whole_batches(folder: Path) -> None:
     """After Ctrl-C in the third batch every figure is of the same 256 images, and says so."""
     del folder
     net = network()
-    data = open_data("images.npz", preprocessing=None, channels=1, size=(8, 8))
+    data = images()
     steps = recorded(net, (torch.rand(2, 1, 8, 8),))
     found = measure(net, [Variant(net, len(steps.ops))], data, Stopping(), run=steps)
     assert (found.complete, found.images, found.asked) == (False, 256, 300)

@@ -22,9 +22,9 @@ from compress.graph.trace import Trace, quiet_module, set_mode, tensors_of
 from compress.importance import CRITERIA, Weights, score
 from compress.pipeline.exploring import ExploreOptions, Subject, subject
 from compress.report.sweep import Curve, Point, Sweep
-from compress.surgery.cut import dead_of, kept_indices, plan_of
-from compress.surgery.deliver import deliver
+from compress.surgery.cut import dead_of
 from compress.surgery.outputs import Layer, alone, error_without, group_of, layer_of, without_outputs
+from compress.surgery.sharing import cut_sharing
 from compress.surgery.verify import TOLERANCE, verify
 
 
@@ -168,26 +168,13 @@ def _means(scene: _Scene, value: Callable[[Tensor], Tensor]) -> np.ndarray:
 _OWN: Mapping[str, Callable[[Tensor], Tensor]] = {"activation": torch.abs, "apoz": lambda y: y != 0}
 
 
-def _cut(scene: _Scene, gone: np.ndarray) -> tuple[nn.Module, set[str]]:
+def _cut(scene: _Scene, gone: np.ndarray) -> tuple[nn.Module, frozenset[str]]:
     """The network without the channels, and the parameters that differ."""
     stays = np.setdiff1d(np.arange(scene.group.size), gone)
     if scene.own is not None:
-        return without_outputs(scene.module, scene.own, stays), {m.parameter for m in scene.group.members}
-    if not len(gone):
-        return scene.module, set()
-    dead = dead_of(scene.analysis, scene.group.labels[gone])
-    plan = plan_of(scene.analysis, scene.group.labels[gone].tolist())
-    network = scene.about.network
-    how = {"verify": False, "dynamic_batch": network.dynamic_batch}
-    module = deliver(network.module, network.example, scene.analysis, plan, dead, **how).module
-    changed = set(kept_indices(scene.analysis, dead))
-    originals, here = tensors_of(network.module), tensors_of(module)
-    same = {id(t): originals[n] for n, t in here.items() if n in originals and n not in changed}
-    for part in module.modules():  # memory for one network, not for as many as there are points
-        tables: list[dict[str, Any]] = [part._parameters, part._buffers]
-        for table in tables:
-            table.update((key, same[id(t)]) for key, t in list(table.items()) if t is not None and id(t) in same)
-    return module, changed
+        changed = {m.parameter for m in scene.group.members}
+        return without_outputs(scene.module, scene.own, stays), frozenset(changed)
+    return cut_sharing(scene.about.network, scene.analysis, scene.group.labels[gone])
 
 
 def _error(scene: _Scene, module: nn.Module, gone: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -16,6 +16,7 @@ from compress.core.files import written_whole
 
 COLOURS = ("#1f6feb", "#d1442f", "#2a8f5b", "#8250df", "#b7791f", "#0f8b8d", "#6b7280", "#c2255c")
 GREY = "#6b7280"
+MAP = "RdYlGn"
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -58,23 +59,63 @@ def _plain(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def heat(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], path: Path, *, title: str, unit: str) -> None:
-    """Draw a table (rows, columns) of fractions as colours with the figures in them, NaN as grey."""
-    figure = Figure(figsize=(2.6 + 0.55 * len(columns) + 0.06 * max(map(len, rows)), 1.2 + 0.28 * len(rows)))
-    axes = figure.add_subplot()
-    shown = np.ma.masked_invalid(100 * values)
-    low, high = (float(shown.min()), float(shown.max())) if shown.count() else (0.0, 1.0)
-    drawn = axes.imshow(shown, aspect="auto", cmap="RdYlGn", vmin=low, vmax=max(high, low + 1e-9))
-    drawn.cmap.set_bad("#d1d5db")
+def heat(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    path: Path,
+    *,
+    title: str,
+    unit: str,
+    bars: Sequence[tuple[str, float]] = (),
+    level: float = 0.0,
+) -> None:
+    """Draw a table (rows, columns) of fractions as colours with the figures in them, NaN as grey.
+
+    `bars` are named fractions that are drawn below, one scale for both; `level` marks the original's on them.
+    """
+    longest = max((len(name) for name in (*rows, *(name for name, _ in bars))), default=0)
+    heights = [0.28 * max(len(rows), 1), *([0.28 * len(bars) + 0.1] if bars else [])]
+    figure = Figure(figsize=(2.6 + 0.55 * len(columns) + 0.06 * longest, 1.6 + sum(heights)))
+    places = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights).ravel()
+    every = [*values[np.isfinite(values)].tolist(), *(value for _, value in bars), level]
+    scale = (100 * min(every), 100 * max(every) + 1e-9)
+    drawn = _table(places[0], 100 * values, rows, columns, scale)
+    places[0].set_title(title, loc="left", fontsize=11, fontweight="bold")
+    if bars:
+        _bars(places[1], bars, level, scale)
+    figure.colorbar(drawn, ax=list(places), label=unit, aspect=30)
+    save(figure, path)
+
+
+def _table(
+    axes: Any, percents: np.ndarray, rows: Sequence[str], columns: Sequence[str], scale: tuple[float, float]
+) -> Any:
+    colours = colormaps[MAP].with_extremes(bad="#d1d5db")
+    drawn = axes.imshow(np.ma.masked_invalid(percents), aspect="auto", cmap=colours, vmin=scale[0], vmax=scale[1])
     axes.set_xticks(range(len(columns)), columns, fontsize=8)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.tick_params(length=0)
-    for (row, column), value in np.ndenumerate(100 * values):
+    for (row, column), value in np.ndenumerate(percents):
         if math.isfinite(value):
             axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7)
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    figure.colorbar(drawn, ax=axes, label=unit)
-    save(figure, path)
+    return drawn
+
+
+def _bars(axes: Any, bars: Sequence[tuple[str, float]], level: float, scale: tuple[float, float]) -> None:
+    names, values = zip(*bars, strict=True)
+    places = range(len(bars))
+    span = max(scale[1] - scale[0], 1e-9)
+    shades = [colormaps[MAP]((100 * v - scale[0]) / span) for v in values]
+    axes.barh(places, [100 * v for v in values], color=shades, height=0.7)
+    axes.axvline(100 * level, color=GREY, linewidth=1, linestyle="--")
+    axes.set_yticks(places, names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(100.0, scale[1]))
+    axes.set_title("residual blocks reduced to their shortcuts", loc="left", fontsize=9)
+    for place, value in zip(places, values, strict=True):
+        axes.text(1, place, f"{100 * value:.2f}", va="center", fontsize=7)
+    _plain(axes)
 
 
 def grid(maps: np.ndarray, names: Sequence[str], path: Path, *, title: str, unit: str) -> None:
@@ -82,7 +123,9 @@ def grid(maps: np.ndarray, names: Sequence[str], path: Path, *, title: str, unit
     count = len(maps)
     across = max(math.ceil(math.sqrt(count)), 1)
     down = max(math.ceil(count / across), 1)
-    figure = Figure(figsize=(1.0 * across + 1.0, 1.12 * down + 0.6))
+    width, height = 1.0 * across + 1.2, 1.15 * down + 0.5
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(0.1 / width, 0.1 / height, 1 - 1.1 / width, 1 - 0.6 / height, 0.08, 0.22)
     every = figure.subplots(down, across, squeeze=False).ravel()
     low, high = (float(maps.min()), float(maps.max())) if count else (0.0, 1.0)
     drawn = None
@@ -91,7 +134,8 @@ def grid(maps: np.ndarray, names: Sequence[str], path: Path, *, title: str, unit
     for axes, picture, name in zip(every, maps, names, strict=False):
         drawn = axes.imshow(picture, cmap="magma", vmin=low, vmax=max(high, low + 1e-12), interpolation="nearest")
         axes.set_title(name, fontsize=6, pad=2)
-    figure.suptitle(title, x=0.02, y=1.0, ha="left", va="bottom", fontsize=11, fontweight="bold")
+    figure.text(0.1 / width, 1 - 0.2 / height, title, fontsize=11, fontweight="bold", va="center")
     if drawn is not None:
-        figure.colorbar(drawn, ax=list(every), label=unit, fraction=0.03, pad=0.02)
+        box = (1 - 0.95 / width, 0.15, 0.15 / width, 0.7)
+        figure.colorbar(drawn, cax=figure.add_axes(box), label=unit)
     save(figure, path)

@@ -71,3 +71,10 @@ Plot = Annotated[
     Path | None,
     typer.Option("--plot", metavar="FILE", help="Draw it: .svg, .png or .pdf.", rich_help_panel="Output"),
 ]
+Top = Annotated[
+    int, typer.Option("--top", min=1, metavar="N", help="Draw the N most active channels.", rich_help_panel=PANEL)
+]
+Picture = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="FILE", help="Draw it: .png, .svg or .pdf.", rich_help_panel="Output"),
+]
