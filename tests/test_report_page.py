@@ -240,3 +240,73 @@ def test_an_inspection_says_why_groups_stay(tmp_path: Path) -> None:
     assert "output of the network, aten.addmm at fc (net.py:3)" in page
     assert re.findall(r'class="after" style="width:([\d.]+)%', page) == ["100.000", "0.000"]
     assert "Do it again" not in page
+
+
+def _written(folder: Path, data: dict[str, Any]) -> str:
+    path, out = folder / "run.json", folder / "page.html"
+    path.write_text(json.dumps(data))
+    write_report([path], out)
+    return out.read_text()
+
+
+def test_a_sweep_is_a_line_a_criterion(tmp_path: Path) -> None:
+    """Every point of every criterion is a dot at its place, the uncut network the first; the command can be copied."""
+    reached = [
+        {"removed": k, "shape": [4 - k, 3], "reached": {"top1": v, "agreement": v}} for k, v in ((1, 0.8), (3, 0.6))
+    ]
+    data = {
+        "format": "compress-sweep-1",
+        "argv": ["sweep", "a net.pt"],
+        "network": {"name": "net"},
+        "data": {"name": "images"},
+        "layer": "conv",
+        "what": "its channels",
+        "channels": 4,
+        "images": 10,
+        "ranked_on": "other images",
+        "exactness": {"max_relative_error": 0.0},
+        "original": {"top1": 1.0, "agreement": 1.0},
+        "curves": [{"importance": name, "points": reached} for name in ("l1", "bn")],
+        "seconds": {"prepared": 1.0, "full": 5.0, "total": 2.0},
+        "share_of_full": 0.3,
+    }
+    page = _written(tmp_path, data)
+    dots = re.findall(r'class="dot s(\d)"[^>]*style="left:([\d.]+)%;bottom:([\d.]+)%" data-tip="([^"]*)"', page)
+    assert len(dots) == 2 * 3
+    assert dots[2] == ("0", "100.000", "0.000", "l1, 3 removed: 60.00 %")
+    assert "compress sweep &#39;a net.pt&#39;" in page
+
+
+def test_a_comparison_says_only_what_it_may(tmp_path: Path) -> None:
+    """An interval that holds 1 is "not distinguishable"; layers that got slower are as long as they take."""
+    first = {
+        "label": "a.onnx",
+        "backend": "onnxruntime",
+        "device": "cpu",
+        "batch": 1,
+        "threads": 1,
+        "file_bytes": 2048,
+        "seconds": {"p50": 0.002, "p90": 0.003, "p99": 0.004},
+        "throughput": 500.0,
+        "ratio": None,
+        "peak": None,
+    }
+    alike = first | {"label": "b.onnx", "ratio": {"ratio": 1.01, "low": 0.9, "high": 1.1}}
+    faster = first | {"label": "c.onnx", "ratio": {"ratio": 0.5, "low": 0.4, "high": 0.6}}
+    layer = {"name": "conv", "weight": [4, 4], "macs": 100, "seconds": 1e-5}
+    change = {"before": layer, "after": layer | {"seconds": 2e-5, "macs": 50}, "words": "small"}
+    layers = {"label": "c.onnx", "against": "a.onnx", "changes": [change], "sentences": ["It is small."]}
+    page = _written(tmp_path, {"format": "compress-bench-1", "standings": [first, alike, faster], "layers": [layers]})
+    assert page.count("not distinguishable") == 2  # in the table, and on hover
+    assert "0.500 of the first [0.400, 0.600]" in page
+    assert 'class="before" style="width:50.000%"></i><i class="after" style="width:100.000%"' in page
+
+
+def test_costs_are_counted_layer_by_layer(tmp_path: Path) -> None:
+    """Totals, a bar for every layer that multiplies, a row for every layer."""
+    layer = {"operator": "conv", "macs": 100, "parameters": 9, "activations": 4, "traffic": 64, "intensity": 3.1}
+    layers = [layer | {"name": "a"}, layer | {"name": "b", "macs": 50}, layer | {"name": "relu", "macs": 0}]
+    total = {"macs": 150, "parameters": 9, "activations": 4, "traffic": 64}
+    page = _written(tmp_path, {"format": "compress-flops-1", "name": "net", "total": total, "layers": layers})
+    assert re.findall(r'class="after" style="width:([\d.]+)%', page) == ["100.000", "50.000"]
+    assert page.count("<tr><td") == 3

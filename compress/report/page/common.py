@@ -19,7 +19,7 @@ def reproduce(run: Run) -> tuple[Section, ...]:
         rows.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
     rows += [(key, str(data[key])) for key in ("threads", "batch", "seed") if data.get(key) is not None]
     seconds = data.get("seconds")
-    if isinstance(seconds, Mapping):
+    if isinstance(seconds, Mapping) and seconds:
         rows.append(("took", ", ".join(f"{stage} {duration(time)}" for stage, time in seconds.items())))
     if rows:
         blocks.append(Facts(tuple(rows)))

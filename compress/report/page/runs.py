@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,10 @@ class Run:
     @property
     def command(self) -> str:
         """The command line that made it, "" where it is not recorded."""
-        told = self.data.get("argv") or self.data.get("command") or ""
-        text = " ".join(told) if isinstance(told, list) else str(told)
-        return text if " " in text else ""
+        if argv := self.data.get("argv"):
+            return shlex.join(["compress", *map(str, argv)])
+        told = str(self.data.get("command") or "")
+        return told if " " in told else ""
 
 
 def read_runs(paths: Sequence[Path], known: Sequence[str]) -> tuple[Run, ...]:
