@@ -83,7 +83,7 @@ def _layers(found: Mapping[str, Any]) -> Section:
         rows.append(
             (
                 Cell(after["name"]),
-                Cell("×".join(map(str, after["weight"])) if after.get("weight") else ""),
+                Cell("x".join(map(str, after["weight"])) if after.get("weight") else ""),
                 Cell(duration(after["seconds"]), after["seconds"]),
                 Cell(f"{flops:.1f}", flops),
                 Cell(ratio(before["macs"], after["macs"]), after["macs"] / max(before["macs"], 1)),

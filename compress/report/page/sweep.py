@@ -52,7 +52,7 @@ def _table(data: Mapping[str, Any]) -> Table:
     rows = []
     for points in zip(*(curve["points"] for curve in data["curves"]), strict=False):
         values = [value_of(point["reached"]) for point in points]
-        shape = "×".join(str(size) for size in points[0]["shape"])
+        shape = "x".join(str(size) for size in points[0]["shape"])
         removed = points[0]["removed"]
         rows.append((Cell(str(removed), removed), Cell(shape), *(Cell(percentage(v), v) for v in values)))
     return Table("", columns, tuple(rows))
