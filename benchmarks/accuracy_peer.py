@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 STEPS = 100  # of the way from all channels to none
-GRADIENTS = 128  # inputs for criteria that want gradients
+GRADIENTS = 64  # inputs for criteria that want gradients, before every step
+SINGLE = 16  # the same, one by one
 SCOPES = ("local", "global", "isomorphic")
 
 
@@ -93,13 +94,16 @@ def _prepare(model: nn.Module, importance: Any, pruner: Any, data: tuple[Tensor,
         importance._rm_hooks(model)
     elif isinstance(importance, tp.importance.GroupHessianImportance):
         importance.zero_grad()
-        for loss in F.cross_entropy(model(x), y, reduction="none"):
+        for loss in F.cross_entropy(model(x[:SINGLE]), y[:SINGLE], reduction="none"):
             model.zero_grad()
             loss.backward(retain_graph=True)
             importance.accumulate_grad(model)
     elif isinstance(importance, tp.importance.GroupTaylorImportance):
         model.zero_grad()
         F.cross_entropy(model(x), y).backward()
+    elif isinstance(importance, tp.importance.ActivationImportance):
+        with torch.no_grad(), importance.compute_importance(model):
+            model(x)
 
 
 @torch.no_grad()

@@ -273,3 +273,74 @@ def test_recalibration_that_does_not_help_is_undone() -> None:
     report = recalibrate(net, same, [x + 2])
     assert not report.kept
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), same.state_dict().values(), strict=True))
+
+
+class _Stream(nn.Module):
+    """A residual stream with channels that are constant: every scale that feeds them is zero."""
+
+    def __init__(self, padding: int) -> None:
+        super().__init__()
+        self.stem, self.bn0 = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)
+        self.a, self.bn1 = nn.Conv2d(8, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.b, self.bn2 = nn.Conv2d(6, 8, 1, bias=False), nn.BatchNorm2d(8)
+        self.out = nn.Conv2d(8, 5, 3, padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, 5, H, W)."""
+        x = self.bn0(self.stem(x)).relu()
+        return self.out((x + self.bn2(self.b(self.bn1(self.a(x)).relu()))).relu())
+
+
+@pytest.mark.parametrize("first", [4, 5])
+def test_constants_of_a_residual_stream_leave_exactly(first: int) -> None:
+    """In float64 constant channels leave a stream to 1e-10: everywhere if one stays, else away from padded borders."""
+    net = _Stream(padding=1)
+    _lively(net)
+    for norm in (net.bn0, net.bn2):
+        norm.weight.data[4:] = 0
+        norm.bias.data[4:] = torch.tensor([0.7, 1.3, 0.4, 0.2])
+    net, x = net.double(), _images().double()
+    raw, cut, _ = _absorbed(net, {"stem.weight": first}, [x[:32], x[32:]])
+    unseen = _images(seed=9).double()
+    edge = slice(None) if first == 5 else slice(2, -2)  # two padded layers, one after the other
+    want, have, before = (m(unseen)[..., edge, edge] for m in (net, cut, raw))
+    assert (want - before).abs().max() > 0.05
+    assert (want - have).abs().max() < 1e-10
+
+
+class _Twice(nn.Module):
+    """Two branches of linear layers on one stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 6)
+        self.c, self.d, self.fc = nn.Linear(6, 24), nn.Linear(24, 6), nn.Linear(6, 3)
+
+    def first(self, x: Tensor) -> Tensor:
+        """Return the stream after the first branch."""
+        return x + self.b(self.a(x).relu())
+
+    def second(self, x: Tensor) -> Tensor:
+        """Return the stream after both."""
+        x = self.first(x)
+        return x + self.d(self.c(x).relu())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, 3)."""
+        return self.fc(self.second(x))
+
+
+def test_a_layer_makes_up_for_what_its_stream_lost() -> None:
+    """What one branch can no longer add to the stream, the next one adds, where it reads enough to know it."""
+    net = _Twice()
+    torch.manual_seed(3)
+    for p in net.parameters():
+        p.data = torch.randn_like(p) * 0.5
+        p.requires_grad_(False)
+    x = torch.randn(2000, 6, generator=torch.Generator().manual_seed(1))
+    _, cut, report = _absorbed(net, {"a.weight": 3}, [x])
+    assert {"b.weight", "d.weight"} <= {layer.name for layer in report.layers}
+    unseen = torch.randn(500, 6, generator=torch.Generator().manual_seed(9))
+    early = float((cut.first(unseen) - net.first(unseen)).square().sum())
+    late = float((cut.second(unseen) - net.second(unseen)).square().sum())
+    assert late < 0.9 * early

@@ -5,7 +5,7 @@ Gathered when a criterion first asks, in one pass each, and remembered for the r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from compress.core.errors import UsageError
 from compress.graph.trace import quiet_module, set_mode, tensors_of
-from compress.graph.watch import watched
+from compress.graph.watch import Call, watched
 from compress.importance.slopes import slopes
 
 ROWS = 16_384  # places that a layer is sampled at, over all batches
@@ -29,7 +29,8 @@ SEED = 0
 class Reads:
     """What a weight reads, over sampled places of its c input channels, float64.
 
-    size (c,) is E|x|, alive (c,) the fraction of places with x != 0, square (c,) E x^2, and covariance is (c, c).
+    size (c,) is E|x|, alive (c,) the fraction of places with x != 0, square (c,) E x^2, and covariance is (c, c): where
+    a kernel meets zero padding, over what its taps read, so that a constant that ends at the border is none.
     """
 
     size: Tensor
@@ -43,6 +44,8 @@ class _Sums:
     rows: int
     size: Tensor
     alive: Tensor
+    square: Tensor
+    taps: int
     mean: Tensor
     products: Tensor
 
@@ -73,10 +76,13 @@ class Evidence:
         share = 1 / max(len(self.inputs), 1)
         found: dict[str, _Sums] = {}
 
-        def beside(name: str, use: int, x: Tensor, run: Callable[[], Any]) -> Any:
+        def beside(name: str, use: int, x: Tensor, call: Call) -> Any:
             del use
-            found[name] = _added(found.get(name), _places(x, kernels[name], int(ROWS * share)))
-            return run()
+            limit = max(int(ROWS * share), 16)
+            places = _places(x, kernels[name], limit)
+            taps = _taps(x, kernels[name], call, limit)
+            found[name] = _added(found.get(name), places, places if taps is None else taps)
+            return call()
 
         with torch.no_grad():
             for batch in self.inputs:
@@ -123,12 +129,13 @@ class Evidence:
         return total
 
 
-def _added(old: _Sums | None, x: Tensor) -> _Sums:
-    """Add rows x (rows, c) to the sums."""
-    new = _Sums(len(x), x.abs().sum(0), (x != 0).double().sum(0), x.sum(0), x.mT @ x)
+def _added(old: _Sums | None, x: Tensor, taps: Tensor) -> _Sums:
+    """Add rows x (rows, c), and what taps read (rows, c), to the sums."""
+    alive = (x != 0).double().sum(0)
+    new = _Sums(len(x), x.abs().sum(0), alive, x.square().sum(0), len(taps), taps.sum(0), taps.mT @ taps)
     if old is None:
         return new
-    keys = ("rows", "size", "alive", "mean", "products")
+    keys = ("rows", "size", "alive", "square", "taps", "mean", "products")
     return _Sums(*(getattr(old, key) + getattr(new, key) for key in keys))
 
 
@@ -162,14 +169,30 @@ def _places(x: Tensor, weight: Tensor, limit: int) -> Tensor:
     """At most `limit` random places of what a weight reads, (rows, channels), float64."""
     flat = x.flatten(2).movedim(1, 2).flatten(0, 1) if weight.dim() > 2 else x  # (rows, channels)
     if len(flat) > limit:
-        chosen = torch.randint(len(flat), (max(limit, 16),), generator=torch.Generator().manual_seed(SEED))
+        chosen = torch.randint(len(flat), (limit,), generator=torch.Generator().manual_seed(SEED))
         flat = flat[chosen.to(flat.device)]
     return flat.double()
 
 
+def _taps(x: Tensor, weight: Tensor, call: Call, limit: int) -> Tensor | None:
+    """What random taps of the kernel read at random places of the result, (limit, channels); None without padding."""
+    if weight.dim() < 3 or len(call.args) < 7 or bool(call.args[6]) or not any(call.args[4]):
+        return None
+    generator = torch.Generator().manual_seed(SEED)
+    index, inside = [torch.randint(len(x), (limit,), generator=generator)], torch.ones(limit, dtype=torch.bool)
+    moves = (([*given] * 3)[: x.dim() - 2] for given in call.args[3:6])
+    for extent, kernel, stride, padding, dilation in zip(x.shape[2:], weight.shape[2:], *moves, strict=True):
+        places = (extent + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        place, tap = (torch.randint(n, (limit,), generator=generator) for n in (places, kernel))
+        spot = place * stride + tap * dilation - padding
+        inside &= (spot >= 0) & (spot < extent)
+        index.append(spot.clamp(0, extent - 1))
+    image, *spots = (one.to(x.device) for one in index)
+    rows: Tensor = x.movedim(1, -1)[(image, *spots)]
+    return rows.double() * inside.to(x.device)[:, None]
+
+
 def _finished(sums: _Sums) -> Reads:
-    n = sums.rows
-    mean = sums.mean / n
-    products = sums.products / n
-    covariance = products - torch.outer(mean, mean)
-    return Reads(sums.size / n, sums.alive / n, products.diagonal(), covariance)
+    n, mean = sums.rows, sums.mean / sums.taps
+    covariance = sums.products / sums.taps - torch.outer(mean, mean)
+    return Reads(sums.size / n, sums.alive / n, sums.square / n, covariance)

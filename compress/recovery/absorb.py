@@ -7,6 +7,8 @@ lacks is fitted by ridge regression over calibration inputs (see `regression`):
                      W' = W_K + B, and b' = b + c
     channels         where a kernel reads too much for that (K times its taps): t = x - z (x at what left), from the
                      channels z; W' = W_K + W B at every tap, and b' = b + W c summed over the taps
+    constants        what is the same in all inputs leaves first, in closed form (`refit.fold`); layers up to the first
+                     that loses more than constants are not fitted, so that they stay exact
     streams          where whole kernels' results are added to something (see `streams`), the sum of the original is
                      wanted there, so that a layer makes up for what the stream has lost before:
                      t = (sum - sum of the cut network) / a + what is added to W_K z so far, a the slope on the way
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,19 @@ from compress.graph.analyse import Analysis
 from compress.graph.trace import tensors_of
 from compress.graph.watch import Call
 from compress.recovery.consumers import consumers
-from compress.recovery.refit import Layer, Sample, Wanted, in_stream, layer_of, learn, plain, write
+from compress.recovery.refit import (
+    Layer,
+    Sample,
+    Wanted,
+    fold,
+    in_stream,
+    layer_of,
+    learn,
+    plain,
+    settle,
+    steady,
+    write,
+)
 from compress.recovery.samples import Rows, at, chosen
 from compress.recovery.streams import Join, followed
 
@@ -130,6 +144,7 @@ class _Pass:
     networks: tuple[tuple[nn.Module, dict[str, Tensor]], tuple[nn.Module, dict[str, Tensor]]]
     layers: dict[str, Layer]
     turn: _Turn
+    apart: list[str] = field(default_factory=list)  # layers since the first that lost more than constants
 
     def run(self, batch: Tensor) -> None:
         """Learn what is wanted from the original, then repair."""
@@ -139,12 +154,13 @@ class _Pass:
         for layer in self.layers.values():
             for use in list(layer.waiting):  # the cut network's graph hides the sum: the layer's own result will do
                 wanted, z, _ = layer.waiting.pop(use)
-                self._learn(layer, wanted, plain(layer, wanted, z), z)
+                self._learn(layer, wanted, plain(layer, wanted, z))
             layer.wanted.clear()
 
     def remember(self, name: str, use: int, x: Tensor, call: Call) -> Any:
         """Run a layer of the original, and keep the rows that the cut layer is fitted to."""
         layer, result = self.layers[name], call()
+        steady(layer, x)
         seen = result if layer.whole else x
         features = layer.left.shape[2] * (layer.left.shape[3] if layer.whole else 1)
         limit = int(max(ROWS, ROWS_PER_FEATURE * features) * self.turn.share / layer.consumer.uses)
@@ -166,11 +182,17 @@ class _Pass:
         wanted = layer.wanted.pop(use, None)
         if wanted is None:
             return call()
+        exact = fold(layer) and not self.apart
+        if exact:
+            settle(layer)
+            write(layer, self.networks[1][1])
+            return call()
+        self.apart.append(name)
         if wanted.total is not None:
             result = call()
             layer.waiting[use] = wanted, z, result
             return result
-        self._learn(layer, wanted, plain(layer, wanted, z), z)
+        self._learn(layer, wanted, plain(layer, wanted, z))
         return call()
 
     def repair_sum(self, join: Join) -> None:
@@ -180,11 +202,11 @@ class _Pass:
             return
         wanted, z, y = layer.waiting.pop(join.path.use)
         if join.shaped(y) is None:
-            self._learn(layer, wanted, plain(layer, wanted, z), z)
+            self._learn(layer, wanted, plain(layer, wanted, z))
         else:
-            self._learn(layer, wanted, in_stream(layer, wanted, join, y, z, self.networks[1][1]), z)
+            self._learn(layer, wanted, in_stream(layer, wanted, join, y, z, self.networks[1][1]))
         join.again()
 
-    def _learn(self, layer: Layer, wanted: Wanted, sample: Sample, z: Tensor) -> None:
-        learn(layer, wanted, sample, self.turn.training(wanted.rows), z, fits=self.turn.fits)
+    def _learn(self, layer: Layer, wanted: Wanted, sample: Sample) -> None:
+        learn(layer, sample, self.turn.training(wanted.rows), fits=self.turn.fits)
         write(layer, self.networks[1][1])

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from compress.recovery.consumers import Consumer
 from compress.recovery.regression import FIRST, Fit, Moments, fit, moments
-from compress.recovery.samples import Rows, at, inside, patches
+from compress.recovery.samples import Rows, at, patches
 from compress.recovery.streams import Join
 
 FEATURES = 2_304  # what a regression may read: 256 channels through a 3 x 3 kernel
 NOTHING = 1e-12  # of the result's energy: rounding, nothing to absorb
-CONSTANT = 1e-9  # of the result's energy: so little variation is rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,8 @@ class Layer:
     """A consumer in work. Weights are (g, outputs, channels, taps) in float64: `weight` reads x, `left` reads z.
 
     `whole` layers are fitted to whole patches. `gram` weighs errors, (g, c, c). `bias` is the layer's own, `base` what
-    its shift was, both of kept outputs.
+    its shift was, both of kept outputs. `steady` (g, channels) has the value of what the layer reads where that is the
+    same in all inputs and places, NaN elsewhere; `leaving` (g, channels) says what leaves and nothing took over.
     """
 
     consumer: Consumer
@@ -48,6 +48,8 @@ class Layer:
     train: Moments | None = None
     held: Moments | None = None
     fit: Fit | None = None
+    steady: Tensor | None = None
+    leaving: Tensor | None = None
     changed: bool = False
 
     def forget(self) -> None:
@@ -88,6 +90,48 @@ def layer_of(consumer: Consumer, before: Mapping[str, Tensor]) -> Layer:
 def picked(tensor: Tensor, indices: np.ndarray | None, dim: int) -> Tensor:
     """The kept indices of a dimension; None keeps all."""
     return tensor if indices is None else tensor.index_select(dim, torch.from_numpy(indices).to(tensor.device))
+
+
+def steady(layer: Layer, x: Tensor) -> None:
+    """Note which channels of the original's input x (images, channels, *) are constant, over all batches so far."""
+    c = layer.consumer
+    if c.kept is None:
+        return
+    flat = picked(x, c.entering, 1).transpose(0, 1).flatten(1)
+    low, high = flat.amin(1), flat.amax(1)
+    still = high - low <= 8 * torch.finfo(x.dtype).eps * torch.maximum(low.abs(), high.abs())
+    value = torch.where(still, high, torch.nan).double().reshape(c.groups, -1)
+    apart = torch.nan if layer.steady is None else (value - layer.steady).abs()
+    same = torch.ones_like(value, dtype=torch.bool) if layer.steady is None else apart <= 1e-6 * value.abs()
+    layer.steady = torch.where(same, value, torch.nan)
+
+
+def fold(layer: Layer) -> bool:
+    """Let a constant channel that stays take over the constant ones that leave: exact, at zero-padded borders as well.
+
+    W_k <- W_k + sum over r of W_r v_r / v_k, v the constants' values, k the largest of those that stay. Where none
+    stays, constants are left to the shift, which is exact where no tap meets the padding. Returns whether constants
+    are all that leaves, and the layer can let them go.
+    """
+    c = layer.consumer
+    if c.kept is None or layer.steady is None:
+        return True
+    stays = torch.zeros(layer.weight.shape[2], dtype=torch.bool, device=layer.weight.device)
+    stays[torch.from_numpy(c.kept).to(stays.device)] = True
+    layer.left = layer.weight[:, :, stays].clone()
+    layer.leaving = (~stays).expand(c.groups, -1).clone()
+    for group, values in enumerate(layer.steady):
+        sizes = torch.where(stays & ~values.isnan(), values.abs(), 0.0)
+        gone = ~stays & ~values.isnan()
+        k = int(sizes.argmax())
+        if not bool(gone.any()) or float(sizes[k]) <= 1e-6 * float(values[gone].abs().max()):
+            continue
+        shares = values[gone] / values[k]
+        layer.left[group, :, int(stays[:k].sum())] += torch.einsum("oct,c->ot", layer.weight[group][:, gone], shares)
+        layer.leaving[group] &= values.isnan()
+        layer.changed = True
+    open_ones = layer.leaving & (layer.steady != 0)  # NaN is not 0
+    return not bool(open_ones.any()) or (c.shift is not None and not bool(layer.steady[open_ones].isnan().any()))
 
 
 def plain(layer: Layer, wanted: Wanted, z: Tensor) -> Sample:
@@ -151,7 +195,7 @@ def _slope(join: Join, y: Tensor) -> Tensor:
     return apart[0].flatten(1)[:, 0] if y.dim() > 2 else apart[0]
 
 
-def learn(layer: Layer, wanted: Wanted, sample: Sample, training: Tensor, z: Tensor, *, fits: bool) -> None:
+def learn(layer: Layer, sample: Sample, training: Tensor, *, fits: bool) -> None:
     """Add the rows to the layer's moments, and where `fits` says so fit again; `training` (rows,) is not held out."""
     parts = [
         moments(sample.there[part], sample.missing[part], layer.gram, float(sample.energy[part].sum()))
@@ -165,30 +209,27 @@ def learn(layer: Layer, wanted: Wanted, sample: Sample, training: Tensor, z: Ten
     if layer.train.missing <= NOTHING * layer.train.energy and layer.held.missing <= NOTHING * layer.held.energy:
         return
     holds = layer.consumer.shift is not None
-    found = _constant(layer, wanted.rows, sample, z) if holds and layer.whole else None
-    found = found or fit(layer.train, layer.held, layer.gram, affine=holds, first=first)
+    found = fit(layer.train, layer.held, layer.gram, affine=holds, first=first)
     layer.fit = found if found.after < found.before else None
 
 
-def _constant(layer: Layer, rows: Rows, sample: Sample, z: Tensor) -> Fit | None:
-    """Where all that is missing away from the padding is a constant, the constant alone: it is exact there."""
-    clear = inside(rows, layer.consumer.sliding, z.shape[2:])
-    if int(clear.sum()) < 2:
-        return None
-    centre = sample.missing[clear].mean(0)
-    spread = float((sample.missing[clear] - centre).square().sum())
-    if spread > CONSTANT * float(sample.energy[clear].sum()):
-        return None
-    assert layer.held is not None
-    nothing = torch.zeros_like(layer.left.flatten(2))
-    gone = layer.held.missing / layer.held.energy if layer.held.energy > 0 else 0.0
-    return Fit(nothing, centre, 0.0, max(gone, NOTHING), 0.0)
+def settle(layer: Layer) -> None:
+    """Where all that left is constant: what no channel took over goes to the shift, and nothing is fitted."""
+    values = torch.zeros_like(layer.weight[:, 0, :, 0])
+    if layer.leaving is not None and layer.steady is not None:
+        values = torch.where(layer.leaving, layer.steady, 0.0)
+    if not bool(values.any()):
+        layer.fit = None
+        return
+    rows = layer.left.flatten(2) if layer.whole else layer.left.new_zeros(*values.shape, layer.left.shape[2])
+    shift = torch.einsum("goct,gc->go", layer.weight, values) if layer.whole else values
+    layer.fit = Fit(torch.zeros_like(rows), shift, 0.0, 1.0, 0.0)
 
 
 def write(layer: Layer, tensors: Mapping[str, Tensor]) -> None:
     """Put the fitted weight, and the constant, into the cut network's parameters; without a fit, what is left."""
     if layer.fit is None and not layer.changed:
-        return
+        return  # as it was cut
     c, found = layer.consumer, layer.fit
     layer.changed = True
     new, constant = layer.left, torch.zeros_like(layer.left[:, :, 0, 0])

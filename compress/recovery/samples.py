@@ -79,13 +79,3 @@ def patches(x: Tensor, rows: Rows, sliding: Sliding | None) -> Tensor:
     for d, place in enumerate(rows.place):
         spots.append(place[:, None] * sliding.stride[d] + taps[:, d] * sliding.dilation[d])
     return x[rows.image[:, None], :, *spots].transpose(1, 2)
-
-
-def inside(rows: Rows, sliding: Sliding | None, extents: Sequence[int]) -> Tensor:
-    """Boolean (rows,): no tap of the kernel meets the padding of an input of these extents."""
-    stays = torch.ones(len(rows.image), dtype=torch.bool, device=rows.image.device)
-    if sliding is not None:
-        for d, place in enumerate(rows.place):
-            first = place * sliding.stride[d] - sliding.padding[d]
-            stays &= (first >= 0) & (first + (sliding.kernel[d] - 1) * sliding.dilation[d] < extents[d])
-    return stays
