@@ -3,8 +3,8 @@
 python benchmarks/accuracy_networks.py                      # once: train the networks
 python benchmarks/accuracy.py [--part ours peer-all peer tune] [--only NAME ...] [--threads N]
 
-Every measured cell is a line of `results/accuracy.jsonl`; what is there already is not measured again. The tables are
-written by `accuracy_table.py`. Which images are used for what:
+Every measured cell is a line of `build/accuracy/accuracy.jsonl`; what is there already is not measured again.
+`accuracy_table.py` copies them to `results/accuracy.jsonl` and writes the tables. Which images are used for what:
 
     training images 1 .. 55,000        the networks' training; calibration draws of 1,000; fine-tuning
     training images 58,001 .. 60,000   choosing the best of Torch-Pruning's variants
@@ -39,7 +39,7 @@ from compress.evaluation.stages import evidence_of, recover  # noqa: E402
 from compress.surgery.network import cut_network  # noqa: E402
 from compress.surgery.planned import CutOptions  # noqa: E402
 
-RESULTS = ROOT / "benchmarks" / "results" / "accuracy.jsonl"
+CELLS = FOLDER / "accuracy.jsonl"
 TARGETS = (0.75, 0.5, 0.35, 0.25)
 SEEDS = (0, 1, 2)
 CALIBRATION = 1000
@@ -263,7 +263,7 @@ def main() -> None:
     """Measure what is missing."""
     args = _asked()
     torch.set_num_threads(args.threads)
-    store = Store(RESULTS)
+    store = Store(CELLS)
     for name in _networks(args.only):
         for part in args.part:
             if part == "tune":
