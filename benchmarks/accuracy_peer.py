@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch_pruning as tp
-from accuracy_networks import Attention, accuracy
+from accuracy_networks import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -120,8 +120,3 @@ def recalibrated(network: nn.Module, images: Tensor) -> nn.Module:
     for norm in norms:
         norm.momentum = 0.1
     return model.eval()
-
-
-def screened(network: nn.Module, images: Tensor, judge: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    """Accuracy in percent as shipped, and recalibrated."""
-    return accuracy(network, judge), accuracy(recalibrated(network, images), judge)

@@ -25,6 +25,7 @@ from compress.graph.trace import quiet_module, set_mode, tensors_in
 
 SEED = 0
 DRAWS = 2  # classes drawn for each input
+ROWS = 2_048  # places of a layer's result that are looked at in one backward pass, drawn at random
 
 
 def slopes(module: nn.Module, inputs: Sequence[Tensor], kernels: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -82,6 +83,7 @@ class _Backward(TorchDispatchMode):
         self.shapes = {name: t.shape for name, t in kernels.items()}
         self.share = share
         self.found: dict[str, Tensor] = {}
+        self.generator = torch.Generator().manual_seed(SEED)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -100,5 +102,9 @@ class _Backward(TorchDispatchMode):
         if name is None:
             return
         rows = slope.detach().movedim(dim, -1).flatten(0, -2)
-        moment = (rows.mT @ rows).double() * self.share
+        share = self.share
+        if len(rows) > ROWS:
+            share *= len(rows) / ROWS
+            rows = rows[torch.randint(len(rows), (ROWS,), generator=self.generator).to(rows.device)]
+        moment = (rows.mT @ rows).double() * share
         self.found[name] = self.found[name] + moment if name in self.found else moment
