@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 from typer.testing import CliRunner, Result
@@ -257,9 +258,26 @@ def test_the_command_writes_every_file(folder: Path) -> None:
     assert _inspect("--quiet").output == ""
 
 
+@pytest.mark.parametrize("source", ["images", "bare.npz"])
+def test_criteria_that_need_inputs_see_unlabelled_images(folder: Path, source: str) -> None:
+    """A bare folder and an .npz with x alone do for --calibration; without --importance it is reconstruction."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 4, 4, 3), dtype=np.uint8)
+    np.savez("bare.npz", x=pixels)
+    (folder / "images").mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / "images" / f"{number:02}.png")
+    result = _inspect("--quiet", "--calibration", source, "--json", "a.json")
+    assert result.exit_code == 0, result.output
+    found = json.loads((folder / "a.json").read_text(encoding="utf-8"))
+    assert found["importance"] == "reconstruction"
+    refused = _inspect("--calibration", source, "--importance", "taylor")
+    assert (refused.exit_code, "needs labels" in refused.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ("--importance wanda", "--calibration"),
         ("--importance l3 --json a.json", "did you mean"),
         ("--svg none/a.svg", "does not exist"),
         ("--dot a --svg a", "named twice"),

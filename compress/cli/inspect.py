@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.cli import checks
 from compress.cli.errors import told_in_words
-from compress.cli.options import cutting, reading, running, writing
+from compress.cli.options import cutting, images, reading, running, writing
 from compress.cli.progress import progress_for
 from compress.core.progress import Progress
 from compress.core.types import Attention
@@ -27,6 +27,8 @@ leave. A layer between two groups vanishes with either, so shares add up to more
 [cyan]compress inspect resnet18.pt --tree[/cyan]
 
 [cyan]compress inspect resnet18.pt --importance bn --svg coupling.svg[/cyan]
+
+[cyan]compress inspect resnet18.pt --importance reconstruction --calibration train/[/cyan]
 """
 
 
@@ -39,6 +41,10 @@ def inspect(  # noqa: PLR0917 - typer reads the options from the parameters, one
     trust: reading.Trust = False,
     tree: writing.Tree = False,
     importance: writing.Spread = None,
+    calibration: images.Inputs = None,
+    mean: images.Mean = None,
+    std: images.Std = None,
+    resize: images.Resize = None,
     json: writing.Json = None,
     dot: writing.Dot = None,
     svg: writing.Svg = None,
@@ -52,7 +58,8 @@ def inspect(  # noqa: PLR0917 - typer reads the options from the parameters, one
         checks.outputs((), (json, dot, svg), inputs=(checkpoint,))
         reading = {"arch": arch, "input_shape": shape, "num_classes": num_classes, "trust": trust}
         progress = progress_for(quiet=quiet)
-        facts = _found(checkpoint, {"attention": attention, **reading}, importance, progress)
+        looks = {"calibration": calibration, "mean": mean, "std": std, "resize": resize}
+        facts = _found(checkpoint, {"attention": attention, **reading}, importance, looks, progress)
         _write(facts, json, dot, svg, progress)
         if not quiet:
             from compress.report.groups import told
@@ -61,16 +68,23 @@ def inspect(  # noqa: PLR0917 - typer reads the options from the parameters, one
             console().print(told(facts, tree=tree))
 
 
-def _found(checkpoint: Path, how: dict[str, Any], importance: str | None, progress: Progress) -> Inspection:
+def _found(
+    checkpoint: Path, how: dict[str, Any], importance: str | None, looks: dict[str, Any], progress: Progress
+) -> Inspection:
+    from compress.evaluation.judge import DataOptions
     from compress.importance import CRITERIA
-    from compress.pipeline import api
+    from compress.pipeline.inspecting import looked_into
     from compress.report.inspection import inspection
 
     if importance is not None:
         CRITERIA[importance]  # an unknown name is told before anything is loaded
+    if looks["calibration"] is not None:
+        importance = importance or "reconstruction"
+    mean, std = checks.normalisation(looks["mean"], looks["std"])
+    data = DataOptions(mean=mean, std=std, resize=looks["resize"])
     with progress.stage("load and analyse"):
-        analysis = api.inspect(checkpoint, **how)
-    return inspection(checkpoint.name, analysis, importance=importance, progress=progress)
+        analysis, evidence = looked_into(checkpoint, calibration=looks["calibration"], data=data, **how)
+    return inspection(checkpoint.name, analysis, importance=importance, evidence=evidence, progress=progress)
 
 
 def _write(facts: Inspection, json: Path | None, dot: Path | None, svg: Path | None, progress: Progress) -> None:

@@ -15,7 +15,7 @@ from compress.graph.analyse import Analysis
 from compress.graph.carried import macs_carried, output_dims, parameters_carried
 from compress.graph.costs import macs, norm_scales
 from compress.graph.couplings import operands
-from compress.importance import CRITERIA, Weights, score
+from compress.importance import CRITERIA, Evidence, Weights, score
 
 UNREAD = "no forward pass reads it"
 
@@ -137,11 +137,17 @@ class Inspection:
 
 
 def inspection(
-    name: str, analysis: Analysis, *, importance: str | None = None, progress: Progress | None = None
+    name: str,
+    analysis: Analysis,
+    *,
+    importance: str | None = None,
+    evidence: Evidence | None = None,
+    progress: Progress | None = None,
 ) -> Inspection:
     """Gather everything about the analysed network `name`; `importance` also scores the groups that may leave.
 
-    Raises UsageError for an unknown criterion, PlanError where it can judge none of the groups.
+    `evidence` is what criteria may look at that need inputs. Raises UsageError for an unknown criterion or one that
+    lacks what it needs, PlanError where it can judge none of the groups.
     """
     told, groups = progress or Silent(), analysis.groups
     if importance is not None:
@@ -149,7 +155,7 @@ def inspection(
     with told.stage("count what every group carries", len(groups)) as advance:
         carried = macs_carried(analysis, groups, advance)
     with told.stage("score"):
-        spreads, unjudged = _spreads(analysis, importance)
+        spreads, unjudged = _spreads(analysis, importance, evidence)
     outputs, owners = output_dims(analysis), _owners(analysis)
     own = {n: t.numel() for n, t in analysis.tensors.items() if isinstance(t, nn.Parameter)}
     facts = tuple(
@@ -177,10 +183,12 @@ def inspection(
     )
 
 
-def _spreads(analysis: Analysis, importance: str | None) -> tuple[dict[str, Spread], tuple[str, ...]]:
+def _spreads(
+    analysis: Analysis, importance: str | None, evidence: Evidence | None
+) -> tuple[dict[str, Spread], tuple[str, ...]]:
     if importance is None:
         return {}, ()
-    weights = Weights(analysis.tensors, norm_scales(analysis.traces))
+    weights = Weights(analysis.tensors, norm_scales(analysis.traces), evidence)
     scores, unjudged = score(analysis.prunable, weights, importance)
     return {
         name: Spread(low=float(s.min()), middle=float(np.median(s)), high=float(s.max())) for name, s in scores.items()

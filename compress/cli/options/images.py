@@ -41,3 +41,13 @@ Calibration = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+Inputs = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration",
+        metavar="SOURCE",
+        help="Images for criteria that look at what the network does: a folder, an .npz with x, a data set's name. "
+        "Labels are needed by taylor alone. Without --importance it is reconstruction.",
+        rich_help_panel=PANEL,
+    ),
+]
