@@ -1,4 +1,4 @@
-"""As much as one can afford of something that is counted: MACs or parameters.
+"""As much as one can afford of something that is counted: MACs, parameters, bytes.
 
 Blocks of channels leave in the order of importance per cost saved until the budget is met, and what still fits comes
 back; see `shelf.py`.
@@ -8,35 +8,52 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import singledispatch
 
 import numpy as np
 
 from compress.budget.blocks import Block
 from compress.budget.choice import Choice, Problem, choose
-from compress.budget.meter import Meter, macs_meter, params_meter
+from compress.budget.meter import Meter, bytes_meter, macs_meter, params_meter
 from compress.budget.shelf import TOLERANCE, Shelves, cut_to
-from compress.core.budgets import Amount, Macs, Params
-from compress.core.errors import PlanError
+from compress.core.budgets import Amount, Bytes, Macs, Params, Size
+from compress.core.errors import PlanError, UsageError
 from compress.core.types import Scope
+from compress.graph.analyse import Analysis
+
+
+@singledispatch
+def meter_of(budget: Amount, analysis: Analysis) -> Meter:
+    """What counts for a kind of amount; each kind registers its own."""
+    del analysis
+    raise UsageError(f"nothing counts {budget.noun}")
+
+
+@meter_of.register
+def meter_of_macs(_: Macs, analysis: Analysis) -> Meter:
+    """Count MACs of one input."""
+    return macs_meter(analysis)
+
+
+@meter_of.register
+def meter_of_params(_: Params, analysis: Analysis) -> Meter:
+    """Count parameters."""
+    return params_meter(analysis)
+
+
+@meter_of.register
+def meter_of_bytes(_: Bytes | Size, analysis: Analysis) -> Meter:
+    """Count bytes of the tensors that a file of the network holds."""
+    return bytes_meter(analysis)
 
 
 @choose.register
-def choose_macs(budget: Macs, problem: Problem) -> Choice:
-    """Choose channels so that at most so many MACs of one input are left."""
-    return spend(budget, problem, macs_meter(problem.analysis))
-
-
-@choose.register
-def choose_params(budget: Params, problem: Problem) -> Choice:
-    """Choose channels so that at most so many parameters are left."""
-    return spend(budget, problem, params_meter(problem.analysis))
-
-
-def spend(budget: Amount, problem: Problem, meter: Meter) -> Choice:
-    """Choose channels so that at most the budget is left of what the meter counts, as near below it as blocks allow.
+def choose_amount(budget: Amount, problem: Problem) -> Choice:
+    """Choose channels so that at most the budget is left of what counts, as near below it as blocks allow.
 
     Raises PlanError where the budget cannot be met, with what can, or where it asks for nothing.
     """
+    meter = meter_of(budget, problem.analysis)
     start = meter.total
     target = budget.of(start / meter.per) * meter.per
     if start <= target:

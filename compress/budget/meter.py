@@ -132,3 +132,9 @@ def params_meter(analysis: Analysis) -> Meter:
     """Parameters: elements of everything that is learned."""
     names = [name for name, tensor in analysis.tensors.items() if isinstance(tensor, nn.Parameter)]
     return tensor_meter(analysis, names, lambda _: 1)
+
+
+def bytes_meter(analysis: Analysis) -> Meter:
+    """Bytes of the tensors that a forward pass reads: what a file of the network has to hold of them."""
+    names = list(analysis.traces[0].parameters)
+    return tensor_meter(analysis, names, lambda name: analysis.tensors[name].element_size())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from compress.core.bounds import MaxDrop, bound_of, seconds_of
 from compress.core.budgets import KINDS, asked
 from compress.core.errors import CheckpointError, UsageError
 from compress.core.files import require_writable
@@ -84,10 +85,28 @@ def ratio(text: str) -> tuple[str, float]:
     return glob, fraction
 
 
+def bound(given: Mapping[str, Any]) -> None:
+    """Read --max-drop, --min-agreement and --time-budget, and require the images they are measured on."""
+    asked_for = bound_of(given["max_drop"], given["min_agreement"])
+    seconds = seconds_of(given["time_budget"])
+    if asked_for is None and seconds is not None:
+        raise UsageError("--time-budget ends a search, and none is asked for", fix="add --max-drop 1.0")
+    if isinstance(asked_for, MaxDrop) and given["data"] is None:
+        raise UsageError("--max-drop is measured on labelled images, and there are none", fix="add --data")
+    if asked_for is not None and given["data"] is None and given["calibration"] is None:
+        raise UsageError(f"--{asked_for.option} is measured on images, and there are none", fix="add --calibration")
+    other = next((name for name in KINDS if name != "macs" and given.get(name) is not None), None)
+    other = "plan" if given["plan_in"] is not None else other
+    if asked_for is not None and other is not None:
+        raise UsageError(
+            f"--{asked_for.option} finds its own budget, and excludes --{other}", fix="it combines with --macs"
+        )
+
+
 def target(given: Mapping[str, Any], plan: Path | None) -> None:
     """Require exactly one kind of budget, one that can be read, or --plan, a file."""
     budget = asked(given, otherwise=None if plan is None else "--plan")
-    if budget is None and plan is None and not given.get("ratio"):
+    if budget is None and plan is None and not given.get("ratio") and not _bounded(given):
         names = [f"--{name}" for name in KINDS]
         raise UsageError(
             f"how much shall leave? None of {', '.join(names)} and --plan is given",
@@ -96,6 +115,10 @@ def target(given: Mapping[str, Any], plan: Path | None) -> None:
         )
     if plan is not None and not plan.is_file():
         raise UsageError(f"there is no plan file {plan}", fix="--plan-out writes one")
+
+
+def _bounded(given: Mapping[str, Any]) -> bool:
+    return given["max_drop"] is not None or given["min_agreement"] is not None
 
 
 def checkpoint(path: Path) -> None:

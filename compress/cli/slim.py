@@ -7,7 +7,7 @@ from typing import Any
 
 from compress.cli import checks
 from compress.cli.errors import told_in_words
-from compress.cli.options import cutting, images, reading, recovering, running, tuning, writing
+from compress.cli.options import bounding, cutting, images, reading, recovering, running, tuning, writing
 from compress.cli.progress import progress_for, speaks
 from compress.core.types import Attention, Scope
 from compress.recovery.training.recipe import Precision
@@ -28,6 +28,9 @@ With a few epochs of training after that, on the training part of the data:
 Your own architecture, with the accuracy before and after:
 [cyan]compress slim net.pt --arch net.py:build --percent 0.3 --data images/ --save pruned.pt[/cyan]
 
+The smallest network that loses at most one point of accuracy:
+[cyan]compress slim net.pt --max-drop 1.0 --calibration train/ --data test/ --out small.onnx[/cyan]
+
 Protect some layers, and keep every figure:
 [cyan]compress slim net.pt2 --percent 0.5 --keep 'layer4.*' --json report.json[/cyan]
 """
@@ -38,6 +41,11 @@ def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one ea
     percent: cutting.Percent = None,
     macs: cutting.Macs = None,
     params: cutting.Params = None,
+    size: cutting.Size = None,
+    steps: cutting.Steps = 1,
+    max_drop: bounding.MaxDrop = None,
+    min_agreement: bounding.MinAgreement = None,
+    time_budget: bounding.TimeBudget = None,
     scope: cutting.ScopeOption = Scope.GLOBAL,
     importance: cutting.Importance = None,
     round_to: cutting.RoundTo = "auto",
@@ -91,6 +99,7 @@ def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one ea
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of SlimOptions; raise what can be known to be wrong without importing torch."""
+    checks.bound(given)
     checks.target(given, given["plan_in"])
     shape = checks.input_shape(given["input_shape"])
     mean, std = checks.normalisation(given["mean"], given["std"])

@@ -153,3 +153,23 @@ class Params(Amount):
     option: ClassVar[str] = "params"
     noun: ClassVar[str] = "parameters"
     example: ClassVar[str] = "--params 0.5 leaves half of them, --params 5M so many"
+
+
+@kind
+@dataclass(frozen=True, slots=True)
+class Size(Amount):
+    """The network as an ONNX file may take so many bytes."""
+
+    option: ClassVar[str] = "size"
+    noun: ClassVar[str] = "bytes"
+    units: ClassVar[str] = "B"
+    example: ClassVar[str] = "--size 4MB, or 0.5 of what the original's ONNX file takes"
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes(Amount):
+    """The tensors of the network may take so many bytes: what a size comes down to once files have been measured."""
+
+    option: ClassVar[str] = "size"
+    noun: ClassVar[str] = "bytes of tensors"
+    example: ClassVar[str] = Size.example

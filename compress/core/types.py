@@ -229,6 +229,52 @@ class StageResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One cut that was tried on the way to a bound.
+
+    `asked` and `left` are shares of the original's MACs, `reached` the accuracy or agreement after recovery, in [0, 1],
+    `holds` whether that is within the bound, `seconds` the wall time of cut, recovery and measurement.
+    """
+
+    asked: float
+    left: float
+    macs: int
+    reached: float
+    holds: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """How the smallest network within a bound was found: what was asked, on which images, every cut, and why it ended.
+
+    `original` is the original's accuracy there (1 where agreement with it is asked), `least` the least that holds.
+    """
+
+    bound: str
+    on: str
+    original: float
+    least: float
+    trials: tuple[Trial, ...]
+    ended: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One of several cuts: what it left of the original's MACs and parameters, and how exact it was.
+
+    `max_relative_error` is against the masked network of that step, None where that was not checked; `reached` is
+    what the network reached after the recovery of the step.
+    """
+
+    macs: int
+    parameters: int
+    max_relative_error: float | None
+    reached: StageResult | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
     """What one forward pass costs. MACs are multiply-accumulates of conv, linear, matmul, attention at batch 1."""
 

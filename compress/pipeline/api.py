@@ -22,6 +22,11 @@ def slim(
     *,
     macs: float | str | None = None,
     params: float | str | None = None,
+    size: float | str | None = None,
+    steps: int = 1,
+    max_drop: float | None = None,
+    min_agreement: float | None = None,
+    time_budget: float | str | None = None,
     scope: Scope | str = Scope.GLOBAL,
     importance: str | None = None,
     round_to: int | None = None,
@@ -34,19 +39,21 @@ def slim(
     submodule: str | None = None,
     calibration: Tensor | Iterable[Tensor] | None = None,
     labels: Tensor | None = None,
+    data: Tensor | tuple[Tensor, Tensor] | None = None,
     verify: bool = True,
 ) -> Result:
     """Remove channels from `model` and return the smaller network; `model` itself is left untouched.
 
-    `example_input` is one input, or a tuple of the positional ones, batch first. `percent` in [0, 1) is the fraction of
-    all channels that leave (or of each group's, with `scope="layer"`); instead, `macs` says how many MACs, or `params`
-    how many parameters may be left, as a fraction or a number. `round_to=None` keeps widths at multiples of what this
-    machine's kernels block by. `keep` names what stays whole, `ratio` what loses a fraction of its own ({"layer3.*":
-    0.3}); no group loses more than the fraction `max_ratio`.
-    `submodule` names the one part to cut. `plan` replays an earlier cut instead.
+    `example_input` is one input, or a tuple of the positional ones, batch first. How much leaves is said once, by
+    `percent` in [0, 1), the fraction of all channels (of each group's, with `scope="layer"`); or by what may be left,
+    `macs`, `params`, `size` (of the ONNX file), as a fraction or a number; `steps` approaches it in so many cuts. Or by
+    how good the result must be: `max_drop` points of top-1 at most, or `min_agreement` with the original, measured on
+    `data` (inputs, or (inputs, labels)) within `time_budget` seconds; then `macs` is the least.
+    `round_to=None` keeps widths at multiples of what this machine's kernels block by. `keep` names what stays whole,
+    `ratio` what loses a fraction of its own ({"layer3.*": 0.3}); no group loses more than `max_ratio`. `submodule`
+    names the one part to cut. `plan` replays a cut.
     `calibration` are inputs without labels, batch first (one tensor, or batches): from them the cut network wins back
-    what it lost, layer by layer. Only the criterion `taylor` wants their `labels`, int64 (inputs,). `verify=False`
-    leaves out the float64 check.
+    what it lost. Only `taylor` wants their `labels`, int64 (inputs,). `verify=False` leaves out the float64 check.
 
     >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))

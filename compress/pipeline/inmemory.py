@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from compress.budget.blocks import Limits
 from compress.core.budgets import KINDS, Percent, asked
 from compress.core.clock import Clock
 from compress.core.progress import Silent
-from compress.core.types import Attention, Plan, Scope, StageResult
-from compress.evaluation.stages import evidence_of, recover
+from compress.core.types import Attention, Network, Plan, Scope
+from compress.evaluation.data import Data
+from compress.evaluation.judge import judge
+from compress.evaluation.stages import final
+from compress.pipeline.making import Images, made
 from compress.pipeline.opening import rounding
-from compress.report.assemble import report_of
+from compress.pipeline.options import SlimOptions
+from compress.pipeline.tuning import Tuning, tune_options
+from compress.recovery.training.team import joined
+from compress.report.assemble import judgement, report_of
 from compress.report.types import SlimReport, Source
-from compress.surgery.network import cut_network
 from compress.surgery.planned import CutOptions
 
 
@@ -38,6 +45,12 @@ class Keywords:
     percent: float | None
     macs: float | str | None
     params: float | str | None
+    size: float | str | None
+    steps: int
+    max_drop: float | None
+    min_agreement: float | None
+    time_budget: float | str | None
+    data: Tensor | tuple[Tensor, Tensor] | None
     scope: Scope | str
     importance: str | None
     round_to: int | None
@@ -55,29 +68,69 @@ class Keywords:
 
 def cut_in_memory(model: nn.Module, example_input: Tensor | tuple[Any, ...], given: Keywords) -> Result:
     """Remove channels from `model`, which is left untouched, as the keywords say."""
-    clock, block = Clock(), rounding(given.round_to)
+    block = rounding(given.round_to)
     example = example_input if isinstance(example_input, tuple) else (example_input,)
     options = _cut_options(given, block[0])
-    inputs = given.calibration
-    if inputs is not None and not isinstance(inputs, Tensor):
-        inputs = torch.cat(list(inputs))
-    if inputs is not None:
-        options = replace(options, evidence=evidence_of(model, inputs, given.labels))
-    cut = cut_network(model, example, options, clock)
+    network = Network(name=type(model).__name__, module=model, example=example, kind="module")
+    images = Images(data=_data(given.data), inputs=_joined(given.calibration), labels=given.labels)
+    asked_for = SlimOptions(
+        checkpoint=Path(network.name),
+        steps=given.steps,
+        max_drop=given.max_drop,
+        min_agreement=given.min_agreement,
+        time_budget=given.time_budget,
+    )
+    with joined("cpu") as team:
+        how = Tuning(asked_for, tune_options(asked_for), team, Silent(), Clock())
+        done = made(network, options, images, how)
+    cut, stages = done.cut, done.stages
     first = next((tuple(t.shape) for t in example if isinstance(t, Tensor)), ())
-    source = Source(name=type(model).__name__, kind="module", input_shape=first)
-    stages: tuple[StageResult, ...] = ()
-    if inputs is not None:
-        stages = recover(model, cut, inputs, Silent(), clock)
-    report = replace(report_of(cut, source, clock.seconds, options, block), recovered=bool(stages), stages=stages)
+    report = report_of(
+        cut, Source(name=network.name, kind="module", input_shape=first), how.clock.seconds, options, block
+    )
+    if images.data is not None:
+        judged = judge(network, cut.delivered.module, cut.masked, images.data, how.told, 0, reached=final(stages))
+        report = replace(report, **judgement(judged))
+    report = replace(report, recovered=bool(stages), stages=stages, steps=done.steps, search=done.search)
     return Result(cut.delivered.module, cut.chosen.plan, report)
+
+
+def _joined(inputs: Tensor | Iterable[Tensor] | None) -> Tensor | None:
+    return inputs if inputs is None or isinstance(inputs, Tensor) else torch.cat(list(inputs))
+
+
+def _data(given: Tensor | tuple[Tensor, Tensor] | None) -> Data | None:
+    """Inputs, with labels where there are some, as the data that is reported on."""
+    if given is None:
+        return None
+    inputs, labels = given if isinstance(given, tuple) else (given, None)
+    return Data(
+        dataset=_Given(inputs, labels),
+        length=len(inputs),
+        class_names=(),
+        name="the inputs given as data",
+        preprocessing=None,
+        labelled=labels is not None,
+    )
+
+
+class _Given(Dataset[tuple[Tensor, int]]):
+    """Inputs with their labels; -1 where there are none."""
+
+    def __init__(self, inputs: Tensor, labels: Tensor | None) -> None:
+        self.inputs, self.labels = inputs, labels
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        return self.inputs[number], -1 if self.labels is None else int(self.labels[number])
 
 
 def _cut_options(given: Keywords, block: int) -> CutOptions:
     budget = asked({name: getattr(given, name, None) for name in KINDS}, otherwise="plan" if given.plan else None)
     ratios = tuple((given.ratio or {}).items())
+    if ratios and all(each is None for each in (budget, given.plan, given.max_drop, given.min_agreement)):
+        budget = Percent(0)
     return CutOptions(
-        budget=Percent(0) if budget is None and given.plan is None and ratios else budget,
+        budget=budget,
         scope=Scope(given.scope),
         importance=given.importance,
         limits=Limits(block, given.min_channels, tuple(given.keep), ratios, given.max_ratio),

@@ -17,6 +17,11 @@ class SlimOptions:
     percent: float | None = None
     macs: float | str | None = None
     params: float | str | None = None
+    size: float | str | None = None
+    steps: int = 1
+    max_drop: float | None = None
+    min_agreement: float | None = None
+    time_budget: str | float | None = None
     scope: Scope = Scope.GLOBAL
     importance: str | None = None
     round_to: int | None = None

@@ -7,7 +7,6 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,20 +19,21 @@ from compress.core.clock import Clock
 from compress.core.errors import PlanError
 from compress.core.files import written_whole
 from compress.core.progress import Progress, Silent
-from compress.core.types import Exported, Network, Plan, StageResult
+from compress.core.types import Exported, Network, Plan
 from compress.evaluation.calibration import calibration_set
 from compress.evaluation.judge import DataOptions, Judged, judge, open_calibration, open_for
-from compress.evaluation.stages import CALIBRATION_INPUTS, evidence_of, final, recover
+from compress.evaluation.stages import CALIBRATION_INPUTS, final
 from compress.importance import CRITERIA
 from compress.measure.before_after import Measured, export_all, in_place, measure
 from compress.measure.size import file_bytes
+from compress.pipeline.making import Images, made
 from compress.pipeline.opening import opened, rounding
 from compress.pipeline.options import SlimOptions
-from compress.pipeline.tuning import Tuning, forget, open_training, silenced, tune_options, tuned
+from compress.pipeline.tuning import Tuning, forget, open_training, silenced, tune_options
 from compress.recovery.training.team import Team, joined
-from compress.report.assemble import report_of
+from compress.report.assemble import judgement, report_of
 from compress.report.types import FileSizes, SlimReport, Source
-from compress.surgery.network import composed, cut_network
+from compress.surgery.network import composed
 from compress.surgery.planned import Cut, CutOptions
 from compress.surgery.program import program_bytes
 
@@ -58,22 +58,13 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
         data = open_for(network, _data_options(options), _classes(network) if options.data else None)
         learned = open_calibration(network, options.calibration, _data_options(options), data)
         training = open_training(network, options, _data_options(options), data) if tuning.asked else None
-    fixed = None if network.dynamic_batch else len(network.example[0])
+    images = Images(data=data, training=training)
     if learned is not None:
         with told.stage("read calibration images"), clock.stage("load"):
             inputs, labels = calibration_set(network.example[0].shape, learned, CALIBRATION_INPUTS, options.seed)
-        evidence = evidence_of(network.module, inputs, labels, fixed=fixed, seed=options.seed)
-        cut_options = replace(cut_options, evidence=evidence)
-    with told.stage("cut and verify"):
-        cut = cut_network(network.module, network.example, cut_options, clock, dynamic_batch=network.dynamic_batch)
-    after = cut.delivered.module
-    stages: tuple[StageResult, ...] = ()
-    if learned is not None and options.recover:
-        stages = recover(network.module, cut, inputs, told, clock, data=data, fixed=fixed, seed=options.seed)
-    if training is not None:
-        seen = inputs if learned is not None else None
-        how = Tuning(options, tuning, team, told, clock)
-        stages = tuned(network, cut, training, how, stages, data=data, inputs=seen)
+        images = replace(images, inputs=inputs, labels=labels)
+    done = made(network, cut_options, images, Tuning(options, tuning, team, told, clock))
+    cut, stages, after = done.cut, done.stages, done.cut.delivered.module
     options = options if team.main else silenced(options)
     with clock.stage("evaluate"):
         judged = judge(network, after, cut.masked, data or learned, told, options.seed, reached=final(stages))
@@ -85,9 +76,11 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
     sizes = measured.onnx_bytes
     return replace(
         report,
-        **_judgement(judged),
+        **judgement(judged),
         recovered=any(stage.kept for stage in stages[1:]),
         stages=stages,
+        steps=done.steps,
+        search=done.search,
         calibration=f"{learned.name} ({len(inputs):,} inputs)" if stages and learned else None,
         trained_on=training.name if training is not None else None,
         file_sizes=FileSizes(before=sizes[0], after=sizes[1], what="ONNX") if sizes else None,
@@ -101,18 +94,6 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
         command=shlex.join(["compress", *sys.argv[1:]]),
         warnings=(*report.warnings, *measured.notes, *_slower(measured)),
     )
-
-
-def _judgement(judged: Judged) -> dict[str, Any]:
-    """The fields of a report that tell how good the networks are."""
-    return {
-        "accuracy_original": judged.original,
-        "accuracy_masked": judged.masked,
-        "accuracy_pruned": judged.pruned,
-        "data": judged.on if judged.original is not None else None,
-        "agreement": judged.agreement,
-        "agreement_on": judged.on if judged.agreement is not None else None,
-    }
 
 
 def _exported(
@@ -138,8 +119,10 @@ def _cut_options(options: SlimOptions, block: int) -> CutOptions:
         except OSError as error:
             raise PlanError(f"cannot read the plan {options.plan_in}: {error.strerror}") from error
     budget = asked({name: getattr(options, name) for name in KINDS}, otherwise="--plan" if plan else None)
+    if options.ratio and all(each is None for each in (budget, plan, options.max_drop, options.min_agreement)):
+        budget = Percent(0)
     return CutOptions(
-        budget=Percent(0) if budget is None and plan is None and options.ratio else budget,
+        budget=budget,
         scope=options.scope,
         importance=options.importance,
         limits=Limits(block, options.min_channels, options.keep, options.ratio, options.max_ratio),

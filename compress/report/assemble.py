@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from compress.evaluation.judge import Judged
 from compress.importance import CRITERIA
 from compress.measure.machine import this_machine
 from compress.report.types import CutFacts, GroupRow, SlimReport, Source
@@ -50,7 +52,7 @@ def _facts(cut: Cut, options: CutOptions, rounding: tuple[int, str]) -> CutFacts
         rows.append(GroupRow(group.name, group.size, left, "; ".join(map(str, group.pinned)) or None))
     block, reason = rounding if chosen.criterion is not None else (1, "the plan's own widths")
     return CutFacts(
-        asked="a replayed plan" if options.budget is None else str(options.budget),
+        asked=_asked(options),
         budget={} if options.budget is None else {options.budget.option: asdict(options.budget)},
         scope=options.scope,
         importance=chosen.criterion or "plan",
@@ -61,6 +63,24 @@ def _facts(cut: Cut, options: CutOptions, rounding: tuple[int, str]) -> CutFacts
         removed=int(gone.sum()),
         groups=tuple(rows),
     )
+
+
+def judgement(judged: Judged) -> dict[str, Any]:
+    """The fields of a report that tell how good the networks are."""
+    return {
+        "accuracy_original": judged.original,
+        "accuracy_masked": judged.masked,
+        "accuracy_pruned": judged.pruned,
+        "data": judged.on if judged.original is not None else None,
+        "agreement": judged.agreement,
+        "agreement_on": judged.on if judged.agreement is not None else None,
+    }
+
+
+def _asked(options: CutOptions) -> str:
+    if options.budget is not None:
+        return str(options.budget)
+    return "a replayed plan" if options.plan is not None else "the fewest MACs that a bound allows"
 
 
 def _delivered(delivered: Delivered) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.core.types import TRAINED, Accuracy, Speedup
+from compress.report.paths import paths
 from compress.report.types import CutFacts, SlimReport
 from compress.report.units import byte_size, count, duration, percentage, ratio
 
@@ -37,6 +38,7 @@ def renderable(report: SlimReport) -> RenderableType:
     parts: list[RenderableType] = [Text(_title(report), "bold"), _figures(report), _facts(report)]
     if report.stages:
         parts.insert(2, _stages(report))
+    parts += paths(report)
     if not report.recovered:
         parts.append(_unrecovered(report))
     parts += [Panel(escape(text), title="warning", border_style="yellow") for text in report.warnings]
@@ -78,7 +80,7 @@ def _title(report: SlimReport) -> str:
     cut = report.cut
     share = cut.removed / cut.channels if cut.channels else 0.0
     what = f"{cut.removed} of {cut.channels} prunable channels removed, {share:.3f}"
-    return f"{report.source.name}: {what} (asked: {cut.asked})"
+    return f"{report.source.name}: {what} (asked: {report.search.bound if report.search else cut.asked})"
 
 
 def _rows(report: SlimReport) -> list[Row]:

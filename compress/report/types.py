@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from compress.core.types import Accuracy, Costs, Exported, Scope, Speedup, StageResult, Verdict
+from compress.core.types import Accuracy, Costs, Exported, Scope, Search, Speedup, StageResult, Step, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +72,7 @@ class SlimReport:
 
     `delivered` is "your own class package.module.Class" or "rewritten graph", `delivered_why` why it is that.
     `agreement` is the fraction of calibration inputs on which original and cut network choose the same class.
+    `steps` are the cuts that led here where there were several, `search` the cuts that were tried for a bound.
     `recovered` is False where nothing was done after the cut to win accuracy back; `stages` are the steps of what was,
     `calibration` the inputs that they learned from, `trained_on` those of the steps that train.
     `seconds` maps stage to wall time.
@@ -93,6 +94,8 @@ class SlimReport:
     agreement_on: str | None = None
     recovered: bool = False
     stages: tuple[StageResult, ...] = ()
+    steps: tuple[Step, ...] = ()
+    search: Search | None = None
     calibration: str | None = None
     trained_on: str | None = None
     exported: tuple[Exported, ...] = ()

@@ -25,6 +25,7 @@ from compress.surgery.silence import Masked
 # Other choices tried so that the user's own class can follow, and what they must remove of what the free one does.
 ATTEMPTS = 6
 ENOUGH = 0.6
+_TARGETS = "percent=0.5 removes half of the channels; macs=0.5 leaves half of the MACs; plan replays a plan"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +48,8 @@ class CutOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        if (self.budget is None) == (self.plan is None):
-            raise UsageError(
-                "say how much to remove, once" + (": not a budget and a plan together" if self.plan else ""),
-                fix="percent=0.5 removes half of the channels; macs=0.5 leaves half of the MACs; plan replays a plan",
-            )
+        if self.budget is not None and self.plan is not None:
+            raise UsageError("say how much to remove, once: not a budget and a plan together", fix=_TARGETS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +172,8 @@ def _chosen(analysis: Analysis, groups: Sequence[Group], options: CutOptions) ->
     weights = Weights(analysis.tensors, norm_scales(analysis.traces), options.evidence)
     name = options.importance or default_criterion(groups, weights)
     scores, unjudged = score(groups, weights, name)
-    assert options.budget is not None
+    if options.budget is None:
+        raise UsageError("say how much to remove", fix=_TARGETS)
     choice = choose(options.budget, Problem(analysis, groups, scores, options.limits, options.scope))
     chosen = Chosen(plan_of(analysis, choice.channels), name, choice.total, unjudged, choice.notes)
     return chosen, dead_of(analysis, choice.channels)

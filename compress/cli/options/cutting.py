@@ -35,6 +35,26 @@ Params = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        "--size",
+        metavar="0.5|4MB",
+        help="Instead of --percent: what the network may take as an ONNX file, as a fraction or in kB, MB, KiB, MiB; "
+        "files are written and measured until it fits.",
+        rich_help_panel=PANEL,
+    ),
+]
+Steps = Annotated[
+    int,
+    typer.Option(
+        "--steps",
+        min=1,
+        metavar="N",
+        help="Approach the budget in N cuts, each won back and looked at anew before the next.",
+        rich_help_panel=PANEL,
+    ),
+]
 ScopeOption = Annotated[
     Scope,
     typer.Option(

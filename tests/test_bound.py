@@ -1,0 +1,287 @@
+"""Cuts in steps, and the search for the smallest network within a bound."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import compress
+from compress.budget.schedule import Way, part_of
+from compress.budget.search import CLOSE, MILDEST, TRIES, Tried, search
+from compress.core.bounds import MaxDrop, bound_of, seconds_of
+from compress.core.budgets import Budget, Macs, Percent
+from compress.core.errors import PlanError, UsageError
+from compress.export import export
+from compress.graph.analyse import analyse
+from tests.zoo.harness import Net
+
+Curve = Callable[[float], float]
+
+
+def network() -> nn.Module:
+    """Return a small convolutional network with random weights."""
+    torch.manual_seed(0)
+
+    def forward(n: nn.Module, x: Tensor) -> Tensor:
+        y = n.bn(n.a(x)).relu()
+        return n.head((y + n.c(n.b(y).relu())).relu().mean((2, 3)))
+
+    net = Net(
+        forward,
+        a=nn.Conv2d(1, 24, 3, padding=1),
+        bn=nn.BatchNorm2d(24),
+        b=nn.Conv2d(24, 40, 3, padding=1),
+        c=nn.Conv2d(40, 24, 3, padding=1),
+        head=nn.Linear(24, 4),
+    )
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[nn.Module, Tensor, Tensor]:
+    """Return a network that tells which quarter of an image is bright, with 600 images and their labels."""
+    net = network()
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(600) % 4
+    images = torch.randn(600, 1, 8, 8, generator=generator)
+    for number, label in enumerate(labels.tolist()):
+        images[number, 0, 4 * (label // 2) : 4 * (label // 2) + 4, 4 * (label % 2) : 4 * (label % 2) + 4] *= 2.2
+    net.head = nn.Linear(24, 4)
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
+    net.train()
+    for step in range(120):
+        pick = torch.randint(0, 400, (64,), generator=generator)
+        loss = nn.functional.cross_entropy(net(_marked(images[pick])), labels[pick])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        del step
+    return net.eval(), _marked(images), labels
+
+
+def _marked(images: Tensor) -> Tensor:
+    """Add where a pixel lies, so that a network without positions can tell quarters apart."""
+    ramp = torch.linspace(0, 3, 8)
+    return images.abs() * (1 + ramp[:, None] + 4 * (ramp[None, :] > 1.5))
+
+
+def _searched(curve: Curve, slack: float, **given: float) -> tuple[list[float], list[float], str]:
+    """Search over a made-up curve of margins: the shares tried, those that hold, and why it ended."""
+    asked: list[float] = []
+
+    def measure(share: float) -> Tried:
+        asked.append(share)
+        return Tried(share, curve(share))
+
+    ended = search(measure, slack, **given)
+    return asked, [share for share in asked if curve(share) >= 0], ended
+
+
+CURVES: dict[str, tuple[Curve, float]] = {
+    # Drop in points of top-1 allowed 1.0; where the curve crosses it is known.
+    "soft knee": (lambda s: 1.0 - 0.02 * (1 / s - 1) ** 2, 1 / (1 + math.sqrt(50))),
+    "cliff": (lambda s: 1.0 if s >= 0.3 else -60.0, 0.3),
+    "steep": (lambda s: 1.0 - 20 * (1 - s), 0.95),
+    "line": (lambda s: 1.0 - 2.5 * (1 - s), 0.6),
+    "lossless": (lambda s: 1.0 if s >= 0.02 else -9.0, 0.02),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_the_search_ends_near_the_crossing(name: str) -> None:
+    """Within eight cuts the smallest share that holds is found, a few percent above the true crossing at most."""
+    curve, crossing = CURVES[name]
+    asked, held, _ = _searched(curve, 1.0)
+    assert len(asked) <= TRIES
+    assert crossing <= min(held) <= crossing * (1.3 if name == "lossless" else 1.1)
+
+
+def test_a_curve_that_never_holds_is_tried_at_its_mildest() -> None:
+    """Where nothing holds, the mildest cut was among the few that were tried."""
+    asked, held, _ = _searched(lambda _: -1.0, 1.0)
+    assert not held
+    assert max(asked) == MILDEST
+    assert len(asked) <= 4
+
+
+def test_the_search_stops_at_the_budget_of_macs() -> None:
+    """A share below the budget is never asked for; where the bound holds there, it is the last."""
+    asked, held, ended = _searched(lambda _: 1.0, 1.0, floor=0.37)
+    assert (min(asked), min(held)) == (0.37, 0.37)
+    assert "the budget of MACs was reached" in ended
+
+
+def test_the_search_ends_with_its_time() -> None:
+    """No cut is begun when there is no time for it."""
+    left = [True, True, False]
+    asked, _, ended = _searched(lambda s: 1.0 - 2.5 * (1 - s), 1.0, more=lambda: left.pop(0))  # type: ignore[arg-type]
+    assert (len(asked), ended) == (2, "the time budget ended")
+
+
+def test_a_share_that_cannot_be_cut_to_is_the_least() -> None:
+    """Where blocks do not go that far, the search goes on above."""
+    asked: list[float] = []
+
+    def measure(share: float) -> Tried | None:
+        asked.append(share)
+        return Tried(share, 1.0) if share >= 0.4 else None
+
+    search(measure, 1.0)
+    assert 0.4 <= min(share for share in asked if share >= 0.4) <= 0.4 * 1.1 * CLOSE
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+@pytest.mark.parametrize("given", [{"macs": 0.3}, {"params": 0.3}, {"percent": 0.6}])
+def test_steps_end_where_one_cut_does(given: dict[str, float], steps: int) -> None:
+    """Several cuts meet the budget as one does, and their one plan gives the same network from the original."""
+    net, x = network(), torch.randn(2, 1, 8, 8)
+    kwargs = {"importance": "l2", "round_to": 1, **given}
+    one = compress.slim(net, x, **kwargs).report
+    many = compress.slim(net, x, steps=steps, **kwargs)
+    report = many.report
+    assert len(report.steps) == steps
+    assert all(step.max_relative_error is not None and step.max_relative_error < 1e-6 for step in report.steps)
+    macs = [report.costs_before.macs, *(step.macs for step in report.steps)]
+    assert macs == sorted(macs, reverse=True)
+    assert macs[-1] == report.costs_after.macs
+    if "percent" in given:
+        assert report.cut.removed == one.cut.removed
+    key = "parameters" if "params" in given else "macs"
+    if "percent" not in given:
+        left = getattr(report.costs_after, key) / getattr(report.costs_before, key)
+        assert 0.94 * 0.3 <= left <= 0.3  # a channel is 2 to 5 % of what is left
+    again = compress.slim(net, x, plan=many.plan).model.state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in many.model.state_dict().items())
+    assert report.verdict is not None
+    assert report.verdict.exact
+    assert f"of each of {steps} cuts" in report.verdict.reference
+
+
+def test_steps_are_a_geometric_series() -> None:
+    """Each step leaves the same share of what it finds; the last one is the budget itself."""
+    analysis = analyse(network(), (torch.randn(2, 1, 8, 8),))
+    parts: list[Budget] = [part_of(Macs(0.25), Way(step, 2, analysis)) for step in (1, 2)]
+    assert [part.left for part in parts if isinstance(part, Macs)] == pytest.approx(
+        [0.5 * 4 * parts[1].left, parts[1].left]  # type: ignore[attr-defined]
+    )
+    first = part_of(Percent(0.75), Way(1, 2, analysis))
+    second = part_of(Percent(0.75), Way(2, 2, analysis, total=100, gone=50))
+    assert (first, round(second.value, 6)) == (Percent(0.5), 0.5)  # type: ignore[attr-defined]
+
+
+def test_ratios_hold_over_all_steps() -> None:
+    """A ratio and the largest ratio are of the original's width, however many cuts there are."""
+    net, x = network(), torch.randn(2, 1, 8, 8)
+    report = compress.slim(
+        net, x, macs=0.3, steps=3, ratio={"b": 0.25}, max_ratio=0.8, importance="l2", round_to=1
+    ).report
+    rows = {row.name: row.after for row in report.cut.groups}
+    assert rows["b"] == 30
+    assert rows["a"] >= 24 - int(0.8 * 24)
+
+
+def test_recovery_follows_every_step(trained: tuple[nn.Module, Tensor, Tensor]) -> None:
+    """With calibration every step says what the network reached after it, and the last is the result's accuracy."""
+    net, images, labels = trained
+    report = compress.slim(
+        net, images[:2], macs=0.4, steps=2, calibration=images[:300], data=(images[400:], labels[400:]), round_to=1
+    ).report
+    reached = [step.reached for step in report.steps]
+    assert all(stage is not None and stage.accuracy is not None for stage in reached)
+    assert report.accuracy_pruned is not None
+    assert reached[-1].accuracy.top1 == report.accuracy_pruned.top1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("points", [2.0, 10.0])
+def test_the_drop_is_within_the_bound(trained: tuple[nn.Module, Tensor, Tensor], points: float) -> None:
+    """On the reported images the result loses at most what was allowed, and no smaller try held."""
+    net, images, labels = trained
+    result = compress.slim(
+        net, images[:2], max_drop=points, calibration=images[:300], data=(images[400:], labels[400:]), round_to=1
+    )
+    report = result.report
+    assert report.search is not None
+    assert report.accuracy_original is not None
+    assert report.accuracy_pruned is not None
+    assert report.accuracy_original.top1 > 0.85
+    assert 100 * (report.accuracy_original.top1 - report.accuracy_pruned.top1) <= points + 1e-9
+    held = [trial for trial in report.search.trials if trial.holds]
+    assert report.costs_after.macs == min(trial.macs for trial in held)
+    assert 1 < len(report.search.trials) <= TRIES
+    with torch.no_grad():
+        right = (result.model(images[400:]).argmax(1) == labels[400:]).double().mean()
+    assert float(right) == pytest.approx(report.accuracy_pruned.top1)
+
+
+def test_agreement_needs_no_labels(trained: tuple[nn.Module, Tensor, Tensor]) -> None:
+    """The result gives the original's answer on the share of images that was asked for."""
+    net, images, _ = trained
+    result = compress.slim(net, images[:2], min_agreement=0.95, calibration=images[:300], data=images[400:], round_to=1)
+    with torch.no_grad():
+        same = (result.model(images[400:]).argmax(1) == net(images[400:]).argmax(1)).double().mean()
+    assert float(same) >= 0.95
+    assert result.report.search is not None
+    assert result.report.search.original == 1.0
+    aside = compress.slim(net, images[:2], min_agreement=0.9, calibration=images[:300], round_to=1).report
+    assert aside.search is not None
+    assert aside.search.on == "60 calibration inputs that recovery did not see"
+
+
+def test_a_budget_of_macs_ends_the_search(trained: tuple[nn.Module, Tensor, Tensor]) -> None:
+    """With both, whichever comes first: never below the MACs, and the bound holds."""
+    net, images, labels = trained
+    report = compress.slim(
+        net,
+        images[:2],
+        macs=0.8,
+        max_drop=50.0,
+        calibration=images[:300],
+        data=(images[400:], labels[400:]),
+        round_to=1,
+        verify=False,
+    ).report
+    assert 0.76 <= report.costs_after.macs / report.costs_before.macs <= 0.8
+    assert report.search is not None
+    assert "the budget of MACs was reached" in report.search.ended
+
+
+def test_a_bound_that_cannot_be_met_says_what_was_tried(trained: tuple[nn.Module, Tensor, Tensor]) -> None:
+    """Without recovery random channels cost accuracy at the mildest cut: the error tells every try."""
+    net, images, labels = trained
+    with pytest.raises(PlanError, match=r"--max-drop cannot be met .* % of the MACs left: top-1"):
+        compress.slim(
+            net, images[:2], max_drop=0.0, importance="random", data=(images, labels), round_to=1, ratio={"a": 0.8}
+        )
+
+
+def test_bounds_and_times_are_read() -> None:
+    """Points, fractions and durations are checked; two bounds exclude each other."""
+    assert (seconds_of("1.5h"), seconds_of("90s"), seconds_of(None)) == (5400.0, 90.0, None)
+    assert bound_of(None, None) is None
+    assert bound_of(1.0, None) == MaxDrop(1.0)
+    for wrong in (
+        lambda: seconds_of("soon"),
+        lambda: MaxDrop(-1),
+        lambda: bound_of(1.0, 0.9),
+        lambda: bound_of(None, 2),
+    ):
+        with pytest.raises(UsageError):
+            wrong()
+
+
+def test_the_size_of_the_file_is_met(tmp_path: Path) -> None:
+    """The ONNX file takes at most the asked bytes, and at most 1 % less."""
+    net = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64)).eval()
+    x = torch.randn(2, 64)
+    before = export(net, (x,), tmp_path / "before.onnx").bytes
+    result = compress.slim(net, x, size=0.5, importance="l2", round_to=1)
+    taken = export(result.model, (x,), tmp_path / "after.onnx").bytes
+    assert 0.99 * 0.5 * before <= taken <= 0.5 * before
+    assert result.report.cut.budget == {"size": {"left": 0.5}}
+    with pytest.raises(PlanError, match="nothing has to leave"):
+        compress.slim(net, x, size="1GB")
