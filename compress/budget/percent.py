@@ -24,8 +24,10 @@ def choose_percent(budget: Percent, problem: Problem) -> Choice:
         target = int(sum(free[number].size for number in pool) * budget.value)
         left = 0
         for block in sorted((b for number in pool for b in problem.blocks[number]), key=lambda b: b.score):
+            if left >= target:
+                break
             size = len(block.channels)
-            if left + size / 2 <= target and left < target:  # the nearer of with and without this block
+            if left + size / 2 <= target:  # the nearer of with and without this block
                 gone.append(block)
                 left += size
     if not gone:

@@ -15,13 +15,22 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from compress.core.types import Attention, Group
-from compress.graph.couplings import Couplings, Layout, label_parameters, operands
+from compress.graph.couplings import Couplings, Layout, at_first, label_parameters, operands, varies
 from compress.graph.groups import find_groups
 from compress.graph.rules.elementwise import pointwise
 from compress.graph.rules.table import RULES
 from compress.graph.trace import Op, Trace, tensors_of, trace
 
 ParameterLabels = Mapping[str, tuple[np.ndarray | None, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Every labelled (parameter, dimension), with its first label and the one past its last: they are consecutive."""
+
+    names: tuple[tuple[str, int], ...]
+    starts: np.ndarray
+    ends: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,15 @@ class Analysis:
         return find_groups(self)
 
     @cached_property
+    def slots(self) -> Slots:
+        """All dimensions of parameters that have labels, in the order of these."""
+        found = [(n, d, labels) for n, dims in self.parameters.items() for d, labels in enumerate(dims)]
+        every = [(n, d, labels.item(0), labels.size) for n, d, labels in found if labels is not None]
+        starts = np.array([start for _, _, start, _ in every], dtype=np.int64)
+        sizes = np.array([size for *_, size in every], dtype=np.int64)
+        return Slots(tuple((n, d) for n, d, *_ in every), starts, starts + sizes)
+
+    @cached_property
     def channels(self) -> int:
         """Number of components, the fixed one included."""
         return int(self.component.max()) + 1
@@ -73,7 +91,7 @@ def apply_rule(couplings: Couplings, op: Op) -> bool:
     if found is not None:
         found(couplings, op)
         return True
-    if torch.Tag.pointwise in op.func.tags:
+    if _is_pointwise(op):
         pointwise(couplings, op)
         return True
     touched = False
@@ -84,6 +102,17 @@ def apply_rule(couplings: Couplings, op: Op) -> bool:
         if out not in values:
             couplings.set(out, [])
     return not touched
+
+
+_POINTWISE: dict[str, bool] = {}
+
+
+def _is_pointwise(op: Op) -> bool:
+    """Whether PyTorch tags the operator as one that works on each element by itself."""
+    found = _POINTWISE.get(op.name)
+    if found is None:
+        found = _POINTWISE[op.name] = torch.Tag.pointwise in op.func.tags
+    return found
 
 
 def analyse(module: nn.Module, example: tuple[Any, ...], *, attention: Attention = Attention.HEADS) -> Analysis:
@@ -137,14 +166,14 @@ def settle(c: Couplings) -> np.ndarray:
         tied = False
         for key, array in list(pending.items()):
             now = component[array]
-            varying = [a for a in range(array.ndim) if not (now == np.take(now, [0], a)).all()]
+            varying = [a for a in range(array.ndim) if varies(now, a)]
             if len(varying) <= 1:
                 del pending[key]
                 continue
             carry = max(varying, key=lambda a: array.shape[a])
             for axis in varying:
                 if axis != carry:
-                    first = np.take(array, [0], axis)
+                    first = array[at_first(axis)]
                     c.ties.append((np.broadcast_to(first, array.shape).ravel(), array.ravel()))
             tied = True
         if not tied:
@@ -154,7 +183,50 @@ def settle(c: Couplings) -> np.ndarray:
 
 
 def _components(c: Couplings) -> np.ndarray:
-    rows = np.concatenate([np.zeros(0, np.int64), *(one for one, _ in c.ties)])
-    cols = np.concatenate([np.zeros(0, np.int64), *(two for _, two in c.ties)])
-    graph = coo_array((np.ones(len(rows), dtype=np.int8), (rows, cols)), shape=(c.count, c.count))
-    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+    """Number of the connected component of every label, in the order of their first labels.
+
+    Most ties are between whole runs of labels: those are united run by run, and only the rest label by label.
+    """
+    number = {key: i for i, key in enumerate(c.runs)}
+    starts = [run.item(0) for run in c.runs.values()]
+    parent = list(range(len(starts)))  # of a run: one that starts before it, or itself
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    rest: list[tuple[np.ndarray, np.ndarray]] = []
+    for one, two in c.ties:
+        i, j = number.get(id(one)), number.get(id(two))
+        if i is None or j is None or one.size != two.size:
+            rest.append((one, two))
+        elif (i := root(i)) != (j := root(j)):
+            parent[max(i, j)] = min(i, j)
+    first = np.arange(c.count)
+    for i, run in enumerate(c.runs.values()):
+        if parent[i] != i:
+            first[starts[i] : starts[i] + run.size] -= starts[i] - starts[root(i)]
+    if rest:
+        rows, cols = (first[np.concatenate(side)] for side in zip(*rest, strict=True))
+        first = _united(rows, cols, c.count)[first]
+    seen = np.zeros(c.count, dtype=np.int64)
+    seen[first] = 1
+    return (np.cumsum(seen) - 1)[first]
+
+
+def _united(rows: np.ndarray, cols: np.ndarray, count: int) -> np.ndarray:
+    """For every one of `count` labels the smallest that ties from `rows` to `cols` connect it to."""
+    apart = rows != cols
+    rows, cols = rows[apart], cols[apart]
+    touched = np.zeros(count, dtype=bool)
+    touched[rows] = touched[cols] = True
+    nodes = np.flatnonzero(touched)
+    place = np.cumsum(touched) - 1
+    graph = coo_array((np.ones(len(rows), dtype=np.int8), (place[rows], place[cols])), shape=(len(nodes), len(nodes)))
+    parts = connected_components(graph, directed=False)[1]
+    lowest = np.full(len(nodes), count)
+    np.minimum.at(lowest, parts, nodes)
+    found = np.arange(count)
+    found[nodes] = lowest[parts]
+    return found

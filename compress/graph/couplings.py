@@ -36,7 +36,10 @@ class Pin:
 
 @dataclass(slots=True)
 class Couplings:
-    """Collects ties and pins while rules run over a trace. Values are numbered as in the trace."""
+    """Collects ties and pins while rules run over a trace. Values are numbered as in the trace.
+
+    `runs` holds the label arrays that were given out by id: a tie of two of these is one step, however long they are.
+    """
 
     attention: Attention
     shapes: list[tuple[int, ...]]
@@ -46,6 +49,7 @@ class Couplings:
     ties: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     pins: list[Pin] = field(default_factory=list)
     splits: list[np.ndarray] = field(default_factory=list)
+    runs: dict[int, np.ndarray] = field(default_factory=dict)
     consumed: list[np.ndarray] = field(default_factory=list)
     extents: list[np.ndarray] = field(default_factory=list)
     maps: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
@@ -95,13 +99,19 @@ class Couplings:
         """`size` new labels."""
         start = self.count
         self.count += size
-        return np.arange(start, self.count)
+        made = np.arange(start, self.count)
+        if size:
+            self.runs[id(made)] = made
+        return made
 
     def set(self, value: int, blocks: Iterable[Block]) -> None:
         """Give the value its blocks; dimensions along which a block does not vary leave it."""
+        if type(blocks) is tuple:  # another value's layout: it was looked through when that was given
+            self.layouts[value] = blocks
+            return
         given = list(blocks)
         for _, array in given:
-            if array.size == 1 and array.any():
+            if array.size == 1 and array.item():
                 self.pin(array, "taken alone")  # a dimension of one index cannot lose it
         kept = [simple for dims, array in given if (simple := _simplify(dims, array)) is not None]
         for dims, array in kept:
@@ -114,12 +124,12 @@ class Couplings:
         if one is None or two is None:
             self.pin(one if two is None else two, why)
         elif one is not two:
-            self.ties.append((one.ravel(), two.ravel()))
+            self.ties.append((one if one.ndim == 1 else one.ravel(), two if two.ndim == 1 else two.ravel()))
 
     def pin(self, labels: np.ndarray | None, why: str) -> None:
         """These labels stay."""
         if labels is not None:
-            self.pins.append(Pin(labels.ravel(), why, self.op))
+            self.pins.append(Pin(labels if labels.ndim == 1 else labels.ravel(), why, self.op))
 
     def fix(self, value: int, dim: int, why: str) -> None:
         """Make `dim` fixed: tie along it in a block of several dimensions, otherwise pin its labels."""
@@ -133,9 +143,9 @@ class Couplings:
             self.layouts[value] = rest
             return
         axis = dims.index(dim)
-        first = np.take(array, [0], axis)
+        first = array[at_first(axis)]
         self.ties.append((np.broadcast_to(first, array.shape).ravel(), array.ravel()))
-        simple = _simplify(tuple(d for d in dims if d != dim), np.take(array, 0, axis))
+        simple = _simplify(tuple(d for d in dims if d != dim), first.squeeze(axis))
         self.layouts[value] = (*rest, simple) if simple is not None else rest
 
     def part(self, value: int, inner: int) -> None:
@@ -191,12 +201,26 @@ class Couplings:
 def _simplify(dims: tuple[int, ...], array: np.ndarray) -> Block | None:
     """Drop the dimensions along which the labels do not vary; None where nothing labelled is left."""
     for axis in reversed(range(len(dims))):
-        if len(dims) > 1 and (array.shape[axis] == 1 or (array == np.take(array, [0], axis)).all()):
-            array = np.take(array, 0, axis)
+        if len(dims) > 1 and not varies(array, axis):
+            array = array[at_first(axis)].squeeze(axis)
             dims = dims[:axis] + dims[axis + 1 :]
-    if array.size == 1 or not array.any():
+    if array.size < 2 or not (array.item(0) or array.any()):
         return None
     return dims, array
+
+
+def at_first(axis: int) -> tuple[slice, ...]:
+    """Index that takes the first entry along `axis`, which stays: a view, where `np.take` copies and takes longer."""
+    return (slice(None),) * axis + (slice(0, 1),)
+
+
+def varies(array: np.ndarray, axis: int) -> bool:
+    """Whether different numbers lie along `axis`."""
+    if array.shape[axis] == 1 or array.size == 0:
+        return False
+    if array.item(0) != array[(0,) * axis + (1,) + (0,) * (array.ndim - axis - 1)]:
+        return True
+    return bool((array != array[at_first(axis)]).any())
 
 
 def moved(layout: Layout, target: Mapping[int, int] | Sequence[int]) -> list[Block]:
@@ -222,19 +246,20 @@ def refs(item: object) -> list[int]:
 
 
 def operands(op: Op) -> list[int]:
-    """All value numbers an operator reads."""
-    found = []
-    for item in (*op.args, *op.kwargs.values()):
-        kind = type(item)
-        if kind is Ref:
-            found.append(item.value)
-        elif kind in (list, tuple):
-            found += refs(item)
-    return found
+    """All value numbers an operator reads; found once, and not to be changed."""
+    if op.reads is None:
+        op.reads = found = []
+        for item in (*op.args, *op.kwargs.values()):
+            kind = type(item)
+            if kind is Ref:
+                found.append(item.value)
+            elif kind in (list, tuple):
+                found += refs(item)
+    return op.reads
 
 
 def label_parameters(couplings: Couplings, trace: Trace, names: Mapping[str, tuple[np.ndarray | None, ...]]) -> None:
     """Give the trace's parameters their labels, one array a dimension (None: fixed), and the inputs nothing."""
     for name, value in trace.parameters.items():
-        couplings.set(value, [((d,), a) for d, a in enumerate(names[name]) if a is not None])
+        couplings.set(value, tuple([((d,), a) for d, a in enumerate(names[name]) if a is not None]))
         couplings.const.add(value)

@@ -40,7 +40,7 @@ def find_groups(analysis: Analysis) -> tuple[Group, ...]:
     np.add.at(signature, comp, words[slot])
     fixed = pinned_components(analysis)
     signature[fixed] ^= np.uint64(1 << 63)  # pinned channels never share a group with free ones
-    order = np.lexsort((position, slot, comp))
+    order = np.argsort(comp, kind="stable")  # slots and positions are in order already
     slot, position, comp = slot[order], position[order], comp[order]
     starts = np.flatnonzero(np.r_[True, comp[1:] != comp[:-1]])
     lengths = np.diff(np.r_[starts, len(comp)])
@@ -65,27 +65,22 @@ def _incidence(analysis: Analysis) -> tuple[list[tuple[str, int]], np.ndarray, n
 
     Extents of kernels are no channels: they all stay, and no group holds them.
     """
-    slots, sizes, every = [], [], []
-    extent = _marked(analysis, analysis.couplings.extents)
-    for name, dims in analysis.parameters.items():
-        for dim, labels in enumerate(dims):
-            if labels is not None and not extent[labels].all():
-                slots.append((name, dim))
-                sizes.append(len(labels))
-                every.append(labels)
-    if not slots:
-        empty = np.zeros(0, np.int64)
-        return [], empty, empty, empty
+    found = analysis.slots
+    extent = np.zeros(analysis.couplings.count + 1, dtype=np.int64)
+    extent[1:] = np.cumsum(_marked(analysis, analysis.couplings.extents))
+    sizes = found.ends - found.starts
+    taken = np.flatnonzero(extent[found.ends] - extent[found.starts] < sizes)
+    slots, sizes = [found.names[i] for i in taken.tolist()], sizes[taken]
     slot = np.repeat(np.arange(len(slots)), sizes)
     position = np.arange(len(slot)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return slots, slot, position, analysis.component[np.concatenate(every)]
+    return slots, slot, position, analysis.component[np.repeat(found.starts[taken], sizes) + position]
 
 
 def _members(
     analysis: Analysis, slots: Sequence[tuple[str, int]], here: np.ndarray, positions: np.ndarray, reads: np.ndarray
 ) -> tuple[Member, ...]:
     """`here` are the slots of one channel, sorted; `positions` (channels, slots) the indices of all of them."""
-    bounds = [*np.flatnonzero(np.r_[True, here[1:] != here[:-1]]).tolist(), len(here)]
+    bounds = [0, *(np.flatnonzero(here[1:] != here[:-1]) + 1).tolist(), len(here)]
     parts = []
     for a, b in itertools.pairwise(bounds):
         name, dim = slots[int(here[a])]

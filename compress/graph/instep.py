@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from compress.graph.analyse import Analysis, settle
-from compress.graph.couplings import Couplings, Pin, operands
+from compress.graph.couplings import Couplings, Pin, operands, varies
 from compress.graph.trace import Op
 
 
@@ -64,7 +64,7 @@ def _step_ties(c: Couplings, component: np.ndarray) -> list[tuple[np.ndarray, np
     ties = []
     for array in {array.tobytes(): array for array in c.splits}.values():
         now = component[array]
-        varying = [a for a in range(array.ndim) if not (now == np.take(now, [0], a)).all()]
+        varying = [a for a in range(array.ndim) if varies(now, a)]
         label = int(array.flat[0])
         if len(varying) != 1 or label >= c.parameter_labels or maker[label] < 0:
             continue

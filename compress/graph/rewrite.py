@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,31 +21,53 @@ Bound = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Shapes before and after: `layouts[v]` as in the analysis, `dead[label]` True where a label leaves."""
+    """Shapes before and after: `layouts[v]` as in the analysis, `dead[label]` True where a label leaves.
+
+    `masks` and `done` remember what was found; the other fields must not change.
+    """
 
     shapes: list[tuple[int, ...]]
     layouts: Mapping[int, Layout]
     dead: np.ndarray
+    masks: dict[tuple[int, int], np.ndarray | None] = field(default_factory=dict, repr=False)
+    done: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     def alive(self, value: int, dim: int) -> np.ndarray | None:
         """Boolean mask over the indices of `dim`, or None where all stay."""
         for dims, array in self.layouts.get(value, ()):
             if dim in dims:
-                stays = ~self.dead[array]
                 axis = dims.index(dim)
-                mask = np.asarray(stays.any(axis=tuple(a for a in range(stays.ndim) if a != axis)))
-                return None if mask.all() else mask
+                key = id(array), axis  # a layer's labels are those of many values
+                if key not in self.masks:
+                    self.masks[key] = self._mask(array, axis)
+                return self.masks[key]
         return None
+
+    def _mask(self, array: np.ndarray, axis: int) -> np.ndarray | None:
+        dies = self.dead[array]
+        if not dies.any():
+            return None
+        stays = ~dies
+        mask = np.asarray(stays.any(axis=tuple(a for a in range(stays.ndim) if a != axis)) if stays.ndim > 1 else stays)
+        return None if mask.all() else mask
 
     def before(self, value: int, dim: int, index: int) -> int:
         """How many of the first `index` indices of `dim` stay."""
         mask = self.alive(value, dim)
-        return index if mask is None else int(mask[:index].sum())
+        return index if mask is None else int(np.count_nonzero(mask[:index]))
 
     def after(self, value: int) -> tuple[int, ...]:
         """Shape of the value once the dead labels have left."""
-        shape = self.shapes[value]
-        return tuple(self.before(value, d, n) for d, n in enumerate(shape))
+        found = self.done.get(value)
+        if found is None:
+            shape = list(self.shapes[value])
+            for dims, _ in self.layouts.get(value, ()):
+                for dim in dims:
+                    mask = self.alive(value, dim)
+                    if mask is not None:
+                        shape[dim] = int(np.count_nonzero(mask))
+            found = self.done[value] = tuple(shape)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

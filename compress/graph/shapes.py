@@ -22,6 +22,12 @@ def _new(x: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty(shape, dtype=x.dtype, device=META)
 
 
+def empty_as(x: Tensor) -> Tensor:
+    """A meta tensor in the place of a parameter or buffer."""
+    plain = type(x) in (Tensor, torch.nn.Parameter) and x.is_contiguous()
+    return _new(x, x.shape) if plain else torch.empty_like(x, device=META)
+
+
 def _like(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return _new(x, x.shape) if x.is_contiguous() else torch.empty_like(x)
 
@@ -34,7 +40,7 @@ def _binary(x: Any, y: Any, *_: Any, **__: Any) -> Any:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         return NotImplemented
     if isinstance(y, Tensor):
-        if x.dtype != y.dtype or x.device != y.device:
+        if x.dtype != y.dtype:
             return NotImplemented
         if x.shape != y.shape:
             return _new(x, torch.broadcast_shapes(x.shape, y.shape))
@@ -47,7 +53,10 @@ def _binary_inplace(x: Any, y: Any, *_: Any, **__: Any) -> Any:
 
 
 def _batch_norm(x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _like(x), _new(x, (0,)), _new(x, (0,))
+    return _like(x), _NOTHING, _NOTHING
+
+
+_NOTHING = torch.empty(0, device=META)  # the statistics that a batch norm saves for a gradient
 
 
 def _layer_norm(x: Tensor, shape: list[int], *_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,13 +147,16 @@ for _name in ("relu", "hardswish", "hardsigmoid", "silu", "sigmoid", "gelu", "ha
     KERNELS[getattr(aten, _name).default] = _like
     if hasattr(aten, f"{_name}_"):
         KERNELS[getattr(aten, f"{_name}_").default] = _same
+_BY_ID = {id(func): kernel for func, kernel in KERNELS.items()}  # hashing an operator runs Python code
 
 
 def shaped(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operator on meta tensors: shapes only."""
-    kernel = KERNELS.get(func)
-    if kernel is not None and all(a.is_meta for a in args if isinstance(a, Tensor)):
-        out = kernel(*args, **kwargs)
-        if out is not NotImplemented:
-            return out
-    return func(*args, **kwargs)
+    kernel = _BY_ID.get(id(func))
+    if kernel is None:
+        return func(*args, **kwargs)
+    for a in args:
+        if isinstance(a, Tensor) and not a.is_meta:
+            return func(*args, **kwargs)
+    out = kernel(*args, **kwargs)
+    return func(*args, **kwargs) if out is NotImplemented else out

@@ -12,21 +12,36 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from operator import is_not
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules import module as torch_module
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.core.errors import TraceError
+from compress.graph.modules import Parts, quiet_module, replaced, set_mode, tensors_of, walk
 from compress.graph.nodes import Nodes
-from compress.graph.shapes import shaped
+from compress.graph.shapes import empty_as, shaped
+
+__all__ = [
+    "Op",
+    "Recorder",
+    "Ref",
+    "Trace",
+    "attempt",
+    "module_paths",
+    "quiet_module",
+    "replaced",
+    "set_mode",
+    "tensors_in",
+    "tensors_of",
+    "trace",
+    "walk",
+]
 
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")  # torchvision's folder begins with the same letters
 _OURS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
@@ -39,9 +54,15 @@ class Ref:
     value: int
 
 
-@cache
+_NAMES: dict[int, tuple[Any, str]] = {}
+
+
 def _packet(func: Any) -> str:
-    return str(func.overloadpacket)
+    """The operator's name; by identity, since hashing an operator runs Python code (the table keeps it alive)."""
+    found = _NAMES.get(id(func))
+    if found is None:
+        found = _NAMES[id(func)] = func, str(func.overloadpacket)
+    return found[1]
 
 
 @dataclass(slots=True)
@@ -55,6 +76,7 @@ class Op:
     path: str = ""
     frame: tuple[str, int] | None = None
     name: str = field(init=False)
+    reads: list[int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Note the operator's name without its overload, e.g. "aten.convolution"."""
@@ -121,27 +143,38 @@ class Recorder(TorchDispatchMode):
         del self.numbers[key], self.known[key]
 
     def _ref(self, item: Any) -> Any:
-        if isinstance(item, Tensor):
-            return Ref(self.number(item))
+        kind = type(item)
+        if kind in _PLAIN:
+            return item
+        if kind is Tensor or isinstance(item, Tensor):
+            found = self.numbers.get(id(item))
+            return Ref(self.number(item) if found is None else found)
         if isinstance(item, (list, tuple)):
             return [self._ref(part) for part in item]
         return item
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Spare every operator PyTorch's wrapper against compilation: nothing is compiled while a mode is active."""
+        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operator and record it."""
         kwargs = kwargs or {}
-        out = shaped(func, args, kwargs) if self.trace.on_meta else func(*args, **kwargs)
-        refs = tuple([self._ref(a) for a in args])
-        named = {k: self._ref(v) for k, v in kwargs.items()} if kwargs else kwargs
-        made = self._tensors(out)
-        outs = tuple([self.number(t) for t in made])
-        for value, tensor in zip(outs, made, strict=True):
-            if self.trace.shapes[value] != tensor.shape:  # resized or transposed in place
-                self.trace.shapes[value] = tuple(tensor.shape)
-        op = Op(func, refs, named, outs, self.path[-1], _caller())
-        self.trace.ops.append(op)
+        trace, ref = self.trace, self._ref
+        out = shaped(func, args, kwargs) if trace.on_meta else func(*args, **kwargs)
+        refs = tuple([ref(a) for a in args])
+        named = {k: ref(v) for k, v in kwargs.items()} if kwargs else kwargs
+        outs = []
+        for tensor in self._tensors(out):
+            value = self.number(tensor)
+            outs.append(value)
+            if trace.shapes[value] != tensor.shape:  # resized or transposed in place
+                trace.shapes[value] = tuple(tensor.shape)
+        op = Op(func, refs, named, tuple(outs), self.path[-1], _caller())
+        trace.ops.append(op)
         if self.seen is not None:
             self.seen(op)
         return out
@@ -153,6 +186,7 @@ class Recorder(TorchDispatchMode):
         return [o for o in out if isinstance(o, Tensor)] if isinstance(out, (list, tuple)) else []
 
 
+_PLAIN: frozenset[type] = frozenset({int, bool, float, str, type(None), torch.dtype, torch.device})
 _SKIP: dict[str, bool] = {}
 
 
@@ -165,101 +199,46 @@ def _caller() -> tuple[str, int] | None:
         if skip is None:
             skip = _SKIP[name] = name.startswith((_TORCH, "<"))
         if not skip:
-            return None if name.startswith(_OURS) else (name, frame.f_lineno)  # who called us is not the network
+            if not name.startswith(_OURS):
+                return name, frame.f_lineno
+            if frame.f_code.co_name != _CALLER:
+                return None  # who called us is not the network
         frame = frame.f_back
     return None
 
 
 @contextmanager
-def quiet_module(module: nn.Module) -> Iterator[None]:
-    """Keep what the module remembers, and attention on its Python path (its fused kernel hides the operators).
+def module_paths(module: nn.Module, recorder: Recorder, parts: Parts | None = None) -> Iterator[None]:
+    """Tell the recorder which submodule is running.
 
-    Train/eval modes, attributes, buffers and dictionaries that forward fills as caches are afterwards as they were.
+    Calls of a module go where those of a compiled one would (`nn.Module.compile`): a hook would send every call through
+    PyTorch's slow path, and hooks for all modules would see those of other threads too.
     """
-    states = [(d, dict(d)) for _, m in walk(module) for d in _remembered(m)]
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-        for now, before in states:
-            if now.keys() != before.keys() or any(map(is_not, now.values(), before.values())):
-                now.clear()
-                now.update(before)
+    path = recorder.path
 
+    def called(name: str, m: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        path.append(name)
+        try:
+            return m._call_impl(*args, **kwargs)
+        finally:
+            path.pop()
 
-def _remembered(m: nn.Module) -> list[dict[str, Any]]:
-    """The dictionaries a module keeps its state in: its attributes, and those that are dictionaries (hooks too)."""
-    return [vars(m), *(item for item in vars(m).values() if isinstance(item, dict))]
-
-
-def set_mode(module: nn.Module, *, train: bool) -> None:
-    """Switch to training or evaluation; an exported graph has only the mode it was exported in."""
-    if not isinstance(module, fx.GraphModule) and any(m.training is not train for _, m in walk(module)):
-        module.train(train)
-
-
-@contextmanager
-def module_paths(module: nn.Module, recorder: Recorder) -> Iterator[None]:
-    """Tell the recorder which submodule is running."""
-    names = {id(m): name for name, m in walk(module)}
-
-    def enter(m: nn.Module, _: Any) -> None:
-        recorder.path.append(names.get(id(m), recorder.path[-1]))
-
-    def leave(_m: nn.Module, _i: Any, _o: Any) -> None:
-        recorder.path.pop()
-
-    before = torch_module.register_module_forward_pre_hook(enter)
-    after = torch_module.register_module_forward_hook(leave, always_call=True)
+    tables = []
+    for name, m in walk(module) if parts is None else parts:
+        table = vars(m)
+        tables.append((table, table.get(_CALL, _NONE)))
+        table[_CALL] = partial(called, name, m)
     try:
         yield
     finally:
-        before.remove()
-        after.remove()
+        for table, before in tables:
+            if before is _NONE:
+                table.pop(_CALL, None)
+            else:
+                table[_CALL] = before
 
 
-def walk(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Every submodule once, with its path, in the order of `named_modules`, whose nested generators take long."""
-    found: dict[int, tuple[str, nn.Module]] = {}
-    waiting: list[tuple[str, nn.Module]] = [("", module)]
-    while waiting:
-        path, part = waiting.pop()
-        if id(part) not in found:
-            found[id(part)] = path, part
-            inner = [(f"{path}.{n}" if path else n, m) for n, m in part._modules.items() if m is not None]
-            waiting += reversed(inner)
-    return list(found.values())
-
-
-def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name; a tensor shared by several names appears once, under the first."""
-    parts = walk(module)
-    found: dict[int, tuple[str, Tensor]] = {}
-    for table in ("_parameters", "_buffers"):
-        for path, part in parts:
-            for name, tensor in getattr(part, table).items():
-                if tensor is not None:
-                    found.setdefault(id(tensor), (f"{path}.{name}" if path else name, tensor))
-    return dict(found.values())
-
-
-@contextmanager
-def replaced(module: nn.Module, others: Mapping[int, Tensor]) -> Iterator[None]:
-    """Put other tensors in the place of parameters and buffers, by id of these; afterwards they are back."""
-    tables: list[dict[str, Any]] = [table for _, m in walk(module) for table in (m._parameters, m._buffers)]
-    before = [dict(table) for table in tables]
-    try:
-        for table in tables:
-            for name, own in table.items():
-                if own is not None:
-                    table[name] = others[id(own)]
-        yield
-    finally:
-        for table, owned in zip(tables, before, strict=True):
-            table.update(owned)
+_CALL, _CALLER, _NONE = "_compiled_call_impl", "called", object()
 
 
 def trace(module: nn.Module, example: tuple[Any, ...], *, train: bool = False) -> Trace:
@@ -268,11 +247,12 @@ def trace(module: nn.Module, example: tuple[Any, ...], *, train: bool = False) -
     Raises TraceError with the first line of the cause where the network does not run on the example at all.
     """
     failure: Exception | None = None
+    parts = walk(module)
     for meta in (True, False):
-        with quiet_module(module):  # each attempt starts afresh: the network may keep what the first one computed
-            set_mode(module, train=train)
+        with quiet_module(module, parts):  # each attempt starts afresh: the network may keep what the first computed
+            set_mode(module, train=train, parts=parts)
             try:
-                return _run(module, example, meta=meta)
+                return _run(module, example, meta=meta, parts=parts)
             except Exception as error:
                 if train:
                     raise  # a training pass on real tensors would move the running statistics
@@ -288,11 +268,11 @@ def trace(module: nn.Module, example: tuple[Any, ...], *, train: bool = False) -
 
 def attempt(module: nn.Module, example: tuple[Any, ...], *, meta: bool) -> tuple[Trace, str | None]:
     """Run `module` in evaluation mode as far as it goes: what it did, and what stopped it (None: nothing did)."""
-    record = Trace(on_meta=meta)
-    with quiet_module(module):
-        set_mode(module, train=False)
+    record, parts = Trace(on_meta=meta), walk(module)
+    with quiet_module(module, parts):
+        set_mode(module, train=False, parts=parts)
         try:
-            _run(module, example, meta=meta, record=record)
+            _run(module, example, meta=meta, record=record, parts=parts)
         except Exception as error:  # noqa: BLE001 - the caller asks whether it runs
             text = str(error).strip().splitlines()
             return record, text[0] if text else type(error).__name__
@@ -307,20 +287,22 @@ def _batch(example: tuple[Any, ...]) -> int:
     return len(first) if isinstance(first, (list, tuple)) else 1
 
 
-def _run(module: nn.Module, example: tuple[Any, ...], *, meta: bool, record: Trace | None = None) -> Trace:
-    real = tensors_of(module)
-    used = {n: torch.empty_like(t, device="meta") for n, t in real.items()} if meta else real
+def _run(
+    module: nn.Module, example: tuple[Any, ...], *, meta: bool, parts: Parts, record: Trace | None = None
+) -> Trace:
+    real = tensors_of(module, parts)
+    used = {n: empty_as(t) for n, t in real.items()} if meta else real
     record = Trace(on_meta=meta) if record is None else record
     recorder = Recorder(record, {id(t): n for n, t in used.items()})
     inputs = pytree.tree_map_only(Tensor, lambda t: t.to("meta") if meta else t, example)
     record.batch = _batch(example)
     record.inputs = tuple(recorder.number(t) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor))
-    with module_paths(module, recorder), recorder:
+    with module_paths(module, recorder, parts), recorder:
         if isinstance(module, fx.GraphModule):
             with _reparametrize_module(module, used, tie_weights=True):
                 out = Nodes(module, recorder, meta=meta).run(*inputs)
         elif meta:
-            with replaced(module, {id(t): used[n] for n, t in real.items()}):
+            with replaced(module, {id(t): used[n] for n, t in real.items()}, parts):
                 out = module(*inputs)
         else:
             out = module(*inputs)

@@ -44,6 +44,9 @@ def _power_sums(tensor: Tensor, dim: int, order: int) -> Tensor:
 
     PyTorch's norm is slow where it reduces over the leading dimension, its sum is not; blocks keep temporaries small.
     """
+    if order == 2 and tensor.numel() <= _SMALL and tensor.dtype == torch.float32 and tensor.device.type == "cpu":
+        small = tensor.numpy().reshape(math.prod(tensor.shape[:dim]), tensor.shape[dim], -1)
+        return torch.from_numpy(np.einsum("icj,icj->c", small, small)).double()
     if dim == 0:
         others = list(range(1, tensor.dim()))
         return (torch.linalg.vector_norm(tensor, order, dim=others) if others else tensor.abs()).double() ** order
@@ -57,6 +60,7 @@ def _power_sums(tensor: Tensor, dim: int, order: int) -> Tensor:
 
 
 _BLOCK = 2**18
+_SMALL = 2**14  # elements; here the calls take longer than the arithmetic
 Function = Callable[[Group, Weights], np.ndarray | None]
 
 

@@ -142,13 +142,18 @@ def _note(here: dict[Any, set[Any]], old: Any, new: Any) -> None:
         here.setdefault(old, set()).add(new)
 
 
-def subtree(found: Facts, path: str) -> dict[Any, set[Any]]:
-    """Facts of the module and everything inside it."""
-    merged: dict[Any, set[Any]] = {}
-    for inner, table in found.items():
-        if inner == path or inner.startswith(f"{path}.") or not path:
+def subtrees(found: Facts) -> Facts:
+    """Facts of every module and everything inside it."""
+    merged: Facts = {}
+    for path, table in found.items():
+        above = path
+        while True:
+            into = merged.setdefault(above, {})
             for old, new in table.items():
-                merged.setdefault(old, set()).update(new)
+                into.setdefault(old, set()).update(new)
+            if not above:
+                break
+            above = above.rpartition(".")[0]
     return merged
 
 

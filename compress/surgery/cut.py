@@ -26,19 +26,23 @@ def dead_of(analysis: Analysis, channels: np.ndarray) -> np.ndarray:
 
 def kept_indices(analysis: Analysis, dead: np.ndarray) -> Kept:
     """What stays of every parameter dimension that loses something."""
+    gone = np.flatnonzero(dead[: analysis.couplings.parameter_labels])
+    slots = analysis.slots
+    first = np.searchsorted(gone, slots.starts)
+    past = np.searchsorted(gone, slots.ends)
     keep: dict[str, dict[int, np.ndarray]] = {}
-    for name, dims in analysis.parameters.items():
-        for dim, labels in enumerate(dims):
-            if labels is not None:
-                gone = dead[labels[0] : labels[-1] + 1]  # a dimension's labels are consecutive
-                if gone.any():
-                    keep.setdefault(name, {})[dim] = np.flatnonzero(~gone)
+    for i in np.flatnonzero(past > first).tolist():
+        name, dim = slots.names[i]
+        stays = np.ones(slots.ends[i] - slots.starts[i], dtype=bool)
+        stays[gone[first[i] : past[i]] - slots.starts[i]] = False
+        keep.setdefault(name, {})[dim] = np.flatnonzero(stays)
     return keep
 
 
 def plan_of(analysis: Analysis, channels: Iterable[int]) -> Plan:
     """Return the plan that takes away these channels (numbers as in `Group.labels`)."""
-    kept = kept_indices(analysis, dead_of(analysis, np.fromiter(channels, dtype=np.int64)))
+    gone = channels if isinstance(channels, np.ndarray) else np.fromiter(channels, dtype=np.int64)
+    kept = kept_indices(analysis, dead_of(analysis, gone))
     return Plan({n: {d: tuple(k.tolist()) for d, k in dims.items()} for n, dims in kept.items()}, analysis.attention)
 
 

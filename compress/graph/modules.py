@@ -1,0 +1,112 @@
+"""A module tree as it is: its parts, its tensors, and how to run it without leaving a trace of that on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from operator import is_not
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+Parts = list[tuple[str, nn.Module]]  # every submodule with its path
+
+
+def walk(module: nn.Module) -> Parts:
+    """Every submodule once, with its path, in the order of `named_modules`, whose nested generators take long."""
+    found: list[tuple[str, nn.Module]] = []
+    seen: set[int] = set()
+    waiting: list[tuple[str, nn.Module]] = [("", module)]
+    while waiting:
+        entry = waiting.pop()
+        path, part = entry
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        found.append(entry)
+        if inner := part._modules:
+            before = path + "." if path else ""
+            waiting += [(before + n, m) for n, m in reversed(inner.items()) if m is not None]
+    return found
+
+
+def tensors_of(module: nn.Module, parts: Parts | None = None) -> dict[str, Tensor]:
+    """Parameters and buffers by name; a tensor shared by several names appears once, under the first."""
+    parts = walk(module) if parts is None else parts
+    found: dict[int, tuple[str, Tensor]] = {}
+    for kind in ("_parameters", "_buffers"):
+        for path, part in parts:
+            if table := vars(part)[kind]:
+                before = path + "." if path else ""
+                for name, tensor in table.items():
+                    if tensor is not None and id(tensor) not in found:
+                        found[id(tensor)] = before + name, tensor
+    return dict(found.values())
+
+
+@contextmanager
+def quiet_module(module: nn.Module, parts: Parts | None = None) -> Iterator[None]:
+    """Keep what the module remembers, and attention on its Python path (its fused kernel hides the operators).
+
+    Train/eval modes, attributes, buffers and dictionaries that forward fills as caches are afterwards as they were.
+    `parts` is `walk(module)`, for who has it already.
+    """
+    filled, empty = _remembered(walk(module) if parts is None else parts)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for now, before in filled:
+            if now.keys() != before.keys() or any(map(is_not, now.values(), before.values())):
+                now.clear()
+                now.update(before)
+        for now in empty:
+            if now:
+                now.clear()
+
+
+def _remembered(parts: Parts) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], list[dict[str, Any]]]:
+    """The dictionaries the modules keep their state in: attributes, and those that are dictionaries (hooks too).
+
+    With copies of those that hold something; most are empty.
+    """
+    filled, empty = [], []
+    for _, m in parts:
+        own = vars(m)
+        filled.append((own, own.copy()))
+        for item in own.values():
+            if isinstance(item, dict):
+                if item:
+                    filled.append((item, dict(item)))
+                else:
+                    empty.append(item)
+    return filled, empty
+
+
+def set_mode(module: nn.Module, *, train: bool, parts: Parts | None = None) -> None:
+    """Switch to training or evaluation; an exported graph has only the mode it was exported in."""
+    if isinstance(module, fx.GraphModule):
+        return
+    if any(m.training is not train for _, m in (walk(module) if parts is None else parts)):
+        module.train(train)
+
+
+@contextmanager
+def replaced(module: nn.Module, others: Mapping[int, Tensor], parts: Parts | None = None) -> Iterator[None]:
+    """Put other tensors in the place of parameters and buffers, by id of these; afterwards they are back."""
+    parts = walk(module) if parts is None else parts
+    tables: list[dict[str, Any]] = [t for _, m in parts for t in (m._parameters, m._buffers) if t]
+    before = [dict(table) for table in tables]
+    try:
+        for table in tables:
+            for name, own in table.items():
+                if own is not None:
+                    table[name] = others[id(own)]
+        yield
+    finally:
+        for table, owned in zip(tables, before, strict=True):
+            table.update(owned)
