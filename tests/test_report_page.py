@@ -310,3 +310,72 @@ def test_costs_are_counted_layer_by_layer(tmp_path: Path) -> None:
     page = _written(tmp_path, {"format": "compress-flops-1", "name": "net", "total": total, "layers": layers})
     assert re.findall(r'class="after" style="width:([\d.]+)%', page) == ["100.000", "50.000"]
     assert page.count("<tr><td") == 3
+
+
+def test_sensitivity_is_a_heat_map(tmp_path: Path) -> None:
+    """The colour is the loss relative to the largest; what cannot be cut stays blank; blocks come best first."""
+    tally = [None if v is None else {"top1": v, "agreement": 0.0} for v in (0.9, 0.65, 0.4, None)]
+    block = {"name": "layer1.0", "macs": 10, "parameters": 5, "reached": tally[1]}
+    data = {
+        "format": "compress-sensitivity-1",
+        "network": {"name": "net"},
+        "importance": "l1",
+        "ranked_on": "images",
+        "shares": [0.1, 0.5, 0.7, 0.9],
+        "original": tally[0],
+        "groups": [{"name": "a", "channels": 8, "reached": tally}],
+        "blocks": [block | {"name": "layer1.1", "reached": tally[2]}, block],
+    }
+    page = _written(tmp_path, data)
+    assert re.findall(r'style="--shade:([\d.]+)">([\d.]+)', page) == [("0.0", "90.0"), ("0.5", "65.0"), ("1.0", "40.0")]
+    assert page.index("-25.00 points") < page.index("-50.00 points")
+
+
+def test_maps_share_one_colour_scale(tmp_path: Path) -> None:
+    """Each map is a picture whose pixels are coloured by one scale over all maps; dead channels are named."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    data = {
+        "format": "compress-maps-1",
+        "network": {"name": "net"},
+        "data": {"name": "images"},
+        "layer": "conv",
+        "channels": 3,
+        "size": [2, 2],
+        "images": 5,
+        "activation": [0.5, 1.0, 0.0],
+        "dead": [2],
+        "top": [{"channel": 1, "map": [[0.0, 1.0], [1.0, 0.5]]}, {"channel": 0, "map": [[0.5, 0.5], [0.5, 0.5]]}],
+    }
+    page = _written(tmp_path, data)
+    found = [base64.b64decode(text) for text in re.findall(r"data:image/png;base64,([^\"]+)", page)]
+    first, second = (Image.open(io.BytesIO(png)) for png in found)
+    assert (first.size, second.size) == ((2, 2), (2, 2))
+    assert first.getpixel((1, 1)) == second.getpixel((0, 0))
+    assert first.getpixel((0, 0)) != first.getpixel((1, 0))
+    assert "1 channels: 2" in page
+
+
+def test_a_training_shows_how_it_learned(tmp_path: Path) -> None:
+    """A dot an epoch for loss and held-out accuracy, a bar a class and a bar a bin of the scales."""
+    epochs = [{"number": n, "loss": 1.0 / n, "score": {"right": 0.5 + n / 10, "loss": 1.0}} for n in (1, 2, 3)]
+    data = {
+        "format": "compress-train-1",
+        "arch": "net.py:build",
+        "trained_on": "images",
+        "parameters": 100,
+        "recipe": {"name": "plain", "epochs": 3, "lr": 0.1},
+        "training": {"epochs": epochs, "steps": 30, "seconds": 4.0},
+        "accuracy": {"top1": 0.8, "per_class": [0.9, 0.7]},
+        "accuracy_on": "test images",
+        "class_names": ["cat", "dog"],
+        "scales": {"number": 10, "near_zero": 0.4, "edges": [0.0, 0.1, 0.2], "counts": [4, 6]},
+    }
+    page = _written(tmp_path, data)
+    assert page.count('class="dot') == 3 + 3
+    assert len(re.findall(r'class="bar[ "]', page)) == 2 + 2
+    assert page.index("dog") < page.index("cat")
+    assert "40.00 %" in page

@@ -113,12 +113,19 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture inside the page; `source` is a data URI."""
+    """A picture inside the page: `source` is a data URI, `alt` the words that hovering shows."""
 
-    kind: ClassVar[str] = "picture"
     title: str
     source: str
     alt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Small pictures in a grid."""
+
+    kind: ClassVar[str] = "pictures"
+    pictures: tuple[Picture, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +144,7 @@ class Command:
     text: str
 
 
-Block = Tiles | Bars | Plot | Table | Picture | Facts | Command
+Block = Tiles | Bars | Plot | Table | Pictures | Facts | Command
 
 
 @dataclass(frozen=True, slots=True)

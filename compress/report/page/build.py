@@ -11,7 +11,7 @@ import jinja2
 
 from compress.core.errors import UsageError
 from compress.core.files import written_whole
-from compress.report.page import bench, flops, inspect, slim, sweep
+from compress.report.page import bench, flops, inspect, maps, sensitivity, slim, sweep, train
 from compress.report.page.blocks import Chapter
 from compress.report.page.front import comparison
 from compress.report.page.runs import Run, read_runs
@@ -22,6 +22,9 @@ CHAPTERS: Mapping[str, Callable[[Run], Chapter]] = {
     "bench": bench.chapter,
     "flops": flops.chapter,
     "sweep": sweep.chapter,
+    "sensitivity": sensitivity.chapter,
+    "maps": maps.chapter,
+    "train": train.chapter,
 }
 TEMPLATES = {".html": "page.html.j2", ".md": "page.md.j2"}
 
