@@ -174,6 +174,34 @@ def test_heads_leave_as_a_block() -> None:
     assert float(reader.costs()[3]) == pytest.approx(lost([2, 3, 6, 7]) - first[1], rel=1e-6)
 
 
+def test_a_very_wide_layer_is_judged_by_variances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the covariance would be too large, a channel costs its inputs' variances times F-weighted weights."""
+    monkeypatch.setattr("compress.importance.evidence.WIDE", 10)
+    monkeypatch.setattr("compress.importance.reconstruction.EVEN", 0.0)
+    torch.manual_seed(2)
+    net = Net(lambda n, x: n.fc(n.a(x).relu().flatten(1)), a=nn.Conv2d(3, 5, 3), fc=nn.Linear(20, 4))
+    x = torch.randn(64, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    groups, weights = _weights(net, x)
+    assert weights.evidence is not None
+    z = net.a(x).relu().flatten(1).detach().double()
+    w = net.fc.weight.detach().double()
+    leans = torch.einsum("oi,op,pi->i", w, weights.evidence.slopes["fc.weight"], w)
+    want = 0.5 * (z.var(0, correction=0) * leans).reshape(5, 4).sum(1)
+    got = score(groups, weights, "reconstruction")[0]["a"]
+    assert weights.evidence.reads["fc.weight"].covariance.shape == (20,)
+    assert np.allclose(got, want.numpy(), rtol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", ["reconstruction", "wanda", "hessian", "taylor", "fpgm"])
+def test_scores_are_the_same_on_a_gpu(name: str) -> None:
+    """Statistics and search run where the tensors are."""
+    net, x = _chain(), _inputs()
+    want = _scores(net, name, x)
+    got = _scores(net.cuda(), name, x.cuda())
+    assert all(np.allclose(got[key], want[key], rtol=0.05, atol=1e-6) for key in want)
+
+
 def test_a_copy_costs_nothing_until_its_twin_has_left() -> None:
     """Of two equal channels the first leaves free, the second does not."""
     net, x = _chain(), _inputs()

@@ -344,3 +344,12 @@ def test_a_layer_makes_up_for_what_its_stream_lost() -> None:
     early = float((cut.first(unseen) - net.first(unseen)).square().sum())
     late = float((cut.second(unseen) - net.second(unseen)).square().sum())
     assert late < 0.9 * early
+
+
+def test_a_matrix_too_wide_for_a_regression_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left as it was cut, and the report says which one."""
+    monkeypatch.setattr("compress.recovery.absorb.WIDE", 3)
+    net = Net(lambda n, x: n.b(n.a(x).relu()), a=nn.Linear(4, 6), b=nn.Linear(6, 3))
+    raw, cut, report = _absorbed(net, {"a.weight": 4}, [torch.randn(64, 4)])
+    assert report.left_out == ("b.weight",)
+    assert torch.equal(cut.b.weight, raw.b.weight)

@@ -128,6 +128,8 @@ def recover(
             tensor.data.copy_(raw[name])
     del raw
     note = f"{len(done.layers)} layers took up what they lost, from {done.inputs} inputs"
+    if done.left_out:
+        note += f"; not {', '.join(done.left_out)}, which read too many inputs for a regression"
     reached("absorbed", done.seconds, "taken back: the raw cut is nearer" if worse else note, kept=not worse)
     with told.stage("recalibrate", len(calibration.batches)) as advance, clock.stage("recalibrate"):
         norms = recalibrate(original, module, calibration.batches, advance=advance)

@@ -21,6 +21,7 @@ from compress.graph.watch import Call, watched
 from compress.importance.slopes import slopes
 
 ROWS = 16_384  # places that a layer is sampled at, over all batches
+WIDE = 4_096  # inputs of a layer whose covariance is a matrix of at most 128 MiB
 GRADIENTS = 128  # inputs whose gradients are taken one by one
 SEED = 0
 
@@ -30,7 +31,8 @@ class Reads:
     """What a weight reads, over sampled places of its c input channels, float64.
 
     size (c,) is E|x|, alive (c,) the fraction of places with x != 0, square (c,) E x^2, and covariance is (c, c): where
-    a kernel meets zero padding, over what its taps read, so that a constant that ends at the border is none.
+    a kernel meets zero padding, over what its taps read, so that a constant that ends at the border is none. For layers
+    that read more than `WIDE` inputs (a flattened image) it is the variances alone, (c,).
     """
 
     size: Tensor
@@ -132,7 +134,8 @@ class Evidence:
 def _added(old: _Sums | None, x: Tensor, taps: Tensor) -> _Sums:
     """Add rows x (rows, c), and what taps read (rows, c), to the sums."""
     alive = (x != 0).double().sum(0)
-    new = _Sums(len(x), x.abs().sum(0), alive, x.square().sum(0), len(taps), taps.sum(0), taps.mT @ taps)
+    products = taps.mT @ taps if taps.shape[1] <= WIDE else taps.square().sum(0)
+    new = _Sums(len(x), x.abs().sum(0), alive, x.square().sum(0), len(taps), taps.sum(0), products)
     if old is None:
         return new
     keys = ("rows", "size", "alive", "square", "taps", "mean", "products")
@@ -194,5 +197,5 @@ def _taps(x: Tensor, weight: Tensor, call: Call, limit: int) -> Tensor | None:
 
 def _finished(sums: _Sums) -> Reads:
     n, mean = sums.rows, sums.mean / sums.taps
-    covariance = sums.products / sums.taps - torch.outer(mean, mean)
+    covariance = sums.products / sums.taps - (torch.outer(mean, mean) if sums.products.dim() > 1 else mean.square())
     return Reads(sums.size / n, sums.alive / n, sums.square / n, covariance)

@@ -114,6 +114,21 @@ class Wide:
         self.inverse[own, own] = 1.0  # they are gone: any number that keeps their block regular
 
 
+class Alone:
+    """A weight that reads too many inputs for their covariance: a channel costs its own variance, uncompensated."""
+
+    def __init__(self, fixed: Tensor) -> None:
+        """`fixed` (channels,) is what every channel costs."""
+        self.fixed = fixed
+
+    def costs(self) -> Tensor:
+        """The same at any time, (channels,)."""
+        return self.fixed
+
+    def remove(self, c: int) -> None:
+        """Nothing else changes."""
+
+
 def eliminate(parts: Sequence[Reader], channels: int) -> np.ndarray:
     """Remove all channels greedily; return each one's cost when it left, never falling."""
     left = torch.ones(channels, dtype=torch.bool)
@@ -144,6 +159,9 @@ def reconstruction(group: Group, weights: Weights) -> np.ndarray | None:
     parts: list[Reader] = []
     for member, reads in readers(group, weights):
         taken = torch.from_numpy(member.indices).flatten()
+        if reads.covariance.dim() == 1:
+            parts.append(_alone(member, reads, weights))
+            continue
         for matrix, inverse, energy in _prepared(member, reads, weights):
             mine, block = matrix[taken], inverse[taken][:, taken]
             if member.indices.shape[1] == 1:
@@ -151,6 +169,19 @@ def reconstruction(group: Group, weights: Weights) -> np.ndarray | None:
             else:
                 parts.append(Wide(block, mine @ mine.T, energy, group.size))
     return eliminate(parts, group.size) if parts else None
+
+
+def _alone(member: Member, reads: Reads, weights: Weights) -> Alone:
+    """1/2 F-weighted variance of what each channel gives to the result, over the result's own without slopes."""
+    assert weights.evidence is not None
+    weight = weights.tensors[member.parameter].detach().double().movedim(member.dim, 0).flatten(1)  # (c, outputs)
+    slopes, energy = _slopes(weights.evidence), 2.0
+    if slopes is not None:
+        weight = weight @ _root(slopes[member.parameter])
+    each = weight.square().sum(1) * reads.covariance
+    if slopes is None:
+        energy = float(each.sum()) or 1.0
+    return Alone(each[torch.from_numpy(member.indices).to(each.device)].sum(1) / energy)
 
 
 def _prepared(member: Member, reads: Reads, weights: Weights) -> list[tuple[Tensor, Tensor, float]]:

@@ -50,6 +50,7 @@ from compress.recovery.streams import Join, followed
 
 ROWS = 16_384  # places a layer is sampled at, over all passes
 ROWS_PER_FEATURE = 4  # more of them where it reads much
+WIDE = 8_192  # inputs of a matrix that are too many: the regression would take gigabytes
 HELD_OUT = 0.2
 SPLIT = 5  # batches of fewer inputs are held out as a whole
 ROUNDS = 2  # where inputs come in several batches: early ones met layers that were not repaired yet
@@ -67,11 +68,15 @@ class Compensated:
 
 @dataclass(frozen=True, slots=True)
 class Absorbed:
-    """What `absorb` did: the layers it changed in order, the inputs it saw, and wall time in seconds."""
+    """What `absorb` did: the layers it changed in order, the inputs it saw, and wall time in seconds.
+
+    `left_out` are layers that lost inputs and read too many for a regression.
+    """
 
     layers: tuple[Compensated, ...]
     inputs: int
     seconds: float
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,9 @@ def absorb(
     start = time.perf_counter()
     parts = original.get_submodule(submodule or ""), cut.get_submodule(submodule or "")
     before, after = tensors_of(parts[0]), tensors_of(parts[1])
-    layers = {c.name: layer_of(c, before) for c in consumers(analysis, dead) if c.name in after}
+    found = [c for c in consumers(analysis, dead) if c.name in after]
+    wide = {c.name: c for c in found if not c.convolution and after[c.name].shape[c.inputs] > WIDE}
+    layers = {c.name: layer_of(c, before) for c in found if c.name not in wide}
     batches = list(inputs)
     total, rounds = sum(len(batch) for batch in batches), ROUNDS if len(batches) > 1 else 1
     networks = ((original, before), (cut, after))
@@ -134,7 +141,8 @@ def absorb(
                 advance(number + 1, rounds * len(batches))
     done = [(name, layer.fit) for name, layer in layers.items() if layer.fit is not None]
     report = tuple(Compensated(name, f.ridge, f.before, f.after) for name, f in done)
-    return Absorbed(report, total, time.perf_counter() - start)
+    left_out = tuple(name for name, c in wide.items() if c.kept is not None)
+    return Absorbed(report, total, time.perf_counter() - start, left_out)
 
 
 @dataclass(frozen=True, slots=True)
