@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -88,16 +87,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=float, default=1.0)
     parser.add_argument("--round-to", type=int, default=None)
+    parser.add_argument("--only", choices=[*WAYS], action="append", help="measure these ways anew, keep the rest")
     given = parser.parse_args()
+    earlier = RESULTS / "max_drop.json"
+    known = json.loads(earlier.read_text(encoding="utf-8"))["ways"] if given.only and earlier.exists() else {}
     found: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/max_drop.py", *sys.argv[1:]]),
+        "command": f"python benchmarks/max_drop.py --points {given.points:g}",
         "points": given.points,
         "versions": versions(),
         "machine": asdict(this_machine()),
-        "ways": {},
+        "ways": known,
     }
-    for name, way in WAYS.items():
-        found["ways"][name] = measured(given.points, given.round_to, way)
+    for name in given.only or WAYS:
+        found["ways"][name] = measured(given.points, given.round_to, WAYS[name])
         print(name, {key: value for key, value in found["ways"][name].items() if key != "tries"}, flush=True)
         (RESULTS / "max_drop.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         (RESULTS / "max_drop.md").write_text(table(found), encoding="utf-8")

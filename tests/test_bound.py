@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 import compress
@@ -16,8 +20,12 @@ from compress.budget.search import CLOSE, MILDEST, TRIES, Tried, search
 from compress.core.bounds import MaxDrop, bound_of, seconds_of
 from compress.core.budgets import Budget, Macs, Percent
 from compress.core.errors import PlanError, UsageError
+from compress.core.types import Search, StageResult, Step, Trial
 from compress.export import export
 from compress.graph.analyse import analyse
+from compress.report.jsonfile import to_json
+from compress.report.terminal import show
+from tests.test_report import REPORT
 from tests.zoo.harness import Net
 
 Curve = Callable[[float], float]
@@ -285,3 +293,54 @@ def test_the_size_of_the_file_is_met(tmp_path: Path) -> None:
     assert result.report.cut.budget == {"size": {"left": 0.5}}
     with pytest.raises(PlanError, match="nothing has to leave"):
         compress.slim(net, x, size="1GB")
+
+
+def test_the_paths_are_shown_and_written() -> None:
+    """The table and the JSON hold every step and every try, which one was taken, and on which images."""
+    trials = tuple(
+        Trial(asked=left, left=left, macs=int(1e6 * left), reached=top1, holds=top1 >= 0.9, seconds=2.0)
+        for left, top1 in ((0.5, 0.93), (0.25, 0.905), (0.2, 0.85))
+    )
+    found = Search(bound=str(MaxDrop(1.0)), on="test.npz", original=0.91, least=0.9, trials=trials, ended="x")
+    stage = StageResult(name="absorbed", agreement=0.875)
+    step = Step(macs=500_000, parameters=3000, max_relative_error=2e-16, reached=stage, seconds=1.0)
+    report = replace(REPORT, search=found, steps=(step, replace(step, max_relative_error=None)))
+    shown = io.StringIO()
+    show(report, Console(file=shown, width=140))
+    text = shown.getvalue()
+    for words in (
+        "at most 1 points of top-1 lost, on test.npz",
+        "90.50 %",
+        "yes, taken",
+        "ended: x",
+        "2.0e-16",
+    ):
+        assert words in text, words
+    assert text.count("yes, taken") == 1
+    assert "not checked" in text
+    assert "same answer 87.50 %" in text
+    data = json.loads(to_json(report))
+    assert [trial["holds"] for trial in data["search"]["trials"]] == [True, True, False]
+    assert (data["steps"][0]["macs"], data["search"]["least"]) == (500_000, 0.9)
+
+
+def test_steps_inside_a_submodule() -> None:
+    """Only the named part is cut, in steps; the one plan says where it belongs, and replays."""
+    inner = network()
+    inner.head = nn.Identity()
+    net = nn.Sequential(inner, nn.Linear(24, 3)).eval()
+    x = torch.randn(2, 1, 8, 8)
+    many = compress.slim(net, x, macs=0.5, steps=2, submodule="0", importance="l2", round_to=1)
+    assert many.plan.submodule == "0"
+    assert many.model[1].weight.shape == (3, 24)
+    assert many.report.costs_after.macs < 0.55 * many.report.costs_before.macs
+    again = compress.slim(net, x, plan=many.plan).model.state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in many.model.state_dict().items())
+
+
+def test_plans_take_no_steps() -> None:
+    """A plan says itself what leaves."""
+    net, x = network(), torch.randn(2, 1, 8, 8)
+    plan = compress.slim(net, x, percent=0.5, importance="l2", round_to=1, verify=False).plan
+    with pytest.raises(UsageError, match="--steps approaches a budget"):
+        compress.slim(net, x, plan=plan, steps=2)
