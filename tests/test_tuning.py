@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 import compress
 from compress.cli import app
+from compress.core.errors import DataError, UsageError
 from compress.core.progress import Silent
 from compress.evaluation.learning import divided, unseen
 from compress.graph.analyse import analyse
@@ -99,6 +100,33 @@ def test_reported_images_are_left_out() -> None:
     learning = divided(x, None, EXACT, "these", reported=[x[:5]])
     assert len(learning.samples) + len(learning.held or ()) == 15
     assert "5 of its images" in learning.notes[0]
+
+
+def test_python_takes_images_to_train_on(taught: nn.Module) -> None:
+    """`slim(finetune=, train=(x, y))` gains accuracy, reports loss and seconds, and spares the model."""
+    samples, held = digits()
+    x = next(samples.inputs.batches([torch.arange(800)]))
+    before = {name: tensor.clone() for name, tensor in taught.state_dict().items()}
+    how = {"percent": 0.5, "scope": "layer", "importance": "l2", "round_to": 1}
+    raw = compress.slim(taught, x[:2], **how)  # type: ignore[arg-type]
+    done = compress.slim(taught, x[:2], **how, finetune=3, train=(x, samples.labels), precision="float32")  # type: ignore[arg-type]
+    assert [stage.name for stage in done.report.stages] == ["cut", "tuned"]
+    stage = done.report.stages[1]
+    assert stage.kept
+    assert stage.loss is not None
+    assert stage.held_out is not None
+    assert stage.held_out > 0.8
+    assert stage.seconds > 0
+    test = next(held.inputs.batches([torch.arange(200)]))
+    right = [float((m.eval()(test).argmax(1) == held.labels).double().mean()) for m in (raw.model, done.model)]
+    assert right[1] > right[0] + 0.1
+    again = compress.slim(taught, x[:2], **how, calibration=x[:200], distill=1)  # type: ignore[arg-type]
+    assert [s.name for s in again.report.stages] == ["cut", "absorbed", "recalibrated", "distilled"]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in taught.state_dict().items())
+    with pytest.raises(DataError, match="no labels"):
+        compress.slim(taught, x[:2], **how, finetune=1, train=x)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no inputs to train on"):
+        compress.slim(taught, x[:2], **how, distill=1)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -215,7 +215,9 @@ class StageResult:
     """What the network reaches after one step of recovery; the first step is the raw cut.
 
     `agreement` is the fraction of set-aside inputs on which original and cut network choose the same class, `distance`
-    sum |cut - original|^2 / sum |original|^2 of their outputs there. `seconds` is the step's own wall time. A step that
+    sum |cut - original|^2 / sum |original|^2 of their outputs there. Steps that train have `held_out`, the fraction
+    answered as wanted (the label, or the original's answer) of the images held out of the training, and `loss`, the
+    mean loss in nats on these, both of the best epoch. `seconds` is the step's own wall time. A step that
     did not help was taken back: `kept` is False, and its agreement and distance are None.
     """
 
@@ -223,6 +225,8 @@ class StageResult:
     accuracy: Accuracy | None = None
     agreement: float | None = None
     distance: float | None = None
+    held_out: float | None = None
+    loss: float | None = None
     seconds: float = 0.0
     note: str = ""
     kept: bool = True

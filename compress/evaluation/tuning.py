@@ -14,7 +14,7 @@ from compress.core.types import StageResult
 from compress.evaluation.data import Data
 from compress.evaluation.learning import Learning
 from compress.evaluation.stages import accuracy_of, learned, likeness
-from compress.graph.trace import quiet_module, set_mode
+from compress.graph.trace import quiet_module, set_mode, tensors_of
 from compress.recovery.distill import distill
 from compress.recovery.features import Feature, fitting, stage_features
 from compress.recovery.finetune import finetune
@@ -85,36 +85,48 @@ def tune(
     for name, recipe in options.recipes().items():
         before = {key: tensor.detach().clone() for key, tensor in module.state_dict().items()}
         here = None if keep is None else replace(keep, path=keep.path.with_suffix(f".{name}{keep.path.suffix}"))
-        note = ""
         try:
             with clock.stage(name):
-                if name == "distilled":
-                    features, note = _features(original, cut, learning, options)
-                    parts = (original, module, learning.samples, learning.held, recipe, team, told)
-                    done = distill(*parts, features=features, keep=here)
-                else:
-                    done = finetune(module, learning.samples, learning.held, recipe, team, told, keep=here)
+                done, note = _trained(name, recipe, original, cut, learning, options, team, told, here)
         except TrainingError as error:
             module.load_state_dict(before)
             stages.append(StageResult(name=name, kept=False, note=f"taken back: {error.what}"))
             continue
-        kept = done.kept > 0
-        with clock.stage("evaluate"):
-            accuracy = accuracy_of(module, name, data, told) if kept else None
-            same, distance = likeness(original, module, aside) if kept else (None, None)
-        told_of = "; ".join([described(done, recipe, learning, what=name), *([note] if note else [])])
-        stages.append(
-            StageResult(
-                name=name,
-                accuracy=accuracy,
-                agreement=same,
-                distance=distance,
-                seconds=done.seconds,
-                note=told_of,
-                kept=kept,
-            )
+        reached = StageResult(
+            name=name,
+            held_out=None if done.best is None else done.best.right,
+            loss=None if done.best is None else done.best.loss,
+            seconds=done.seconds,
+            note="; ".join([described(done, recipe, learning, what=name), *([note] if note else [])]),
+            kept=done.kept > 0,
         )
+        if reached.kept:
+            with clock.stage("evaluate"):
+                same, distance = likeness(original, module, aside)
+                accuracy = accuracy_of(module, name, data, told)
+            reached = replace(reached, accuracy=accuracy, agreement=same, distance=distance)
+        stages.append(reached)
     return tuple(stages)
+
+
+def _trained(  # noqa: PLR0917 - the parts of one call, passed on
+    name: str,
+    recipe: Recipe,
+    original: nn.Module,
+    cut: Cut,
+    learning: Learning,
+    options: TuneOptions,
+    team: Team,
+    told: Progress,
+    keep: Keep | None,
+) -> tuple[Trained, str]:
+    """Do one step; return what came of it and what has to be said."""
+    module = cut.delivered.module
+    if name == "tuned":
+        return finetune(module, learning.samples, learning.held, recipe, team, told, keep=keep), ""
+    features, note = _features(original, cut, learning, options)
+    parts = (original, module, learning.samples, learning.held, recipe, team, told)
+    return distill(*parts, features=features, keep=keep), note
 
 
 def described(done: Trained, recipe: Recipe, learning: Learning, *, what: str) -> str:
@@ -139,6 +151,8 @@ def _features(
         return (), ""
     if cut.chosen.plan.submodule is not None:
         return (), "features not matched: only a submodule was cut"
+    if any(cut.analysis.shapes.get(name) != tuple(t.shape) for name, t in tensors_of(original).items()):
+        return (), "features not matched: the network was cut in several steps"
     module = cut.delivered.module
     some = next(learning.samples.inputs.batches([torch.arange(min(2, len(learning.samples)))]))
     with quiet_module(original), quiet_module(module):

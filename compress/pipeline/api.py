@@ -13,6 +13,7 @@ from compress.core.types import Attention, Plan, Scope
 from compress.graph.analyse import Analysis, analyse
 from compress.pipeline.inmemory import Keywords, Result, cut_in_memory
 from compress.pipeline.opening import opened
+from compress.recovery.training.recipe import Optimizer, Precision
 
 
 def slim(
@@ -40,6 +41,14 @@ def slim(
     calibration: Tensor | Iterable[Tensor] | None = None,
     labels: Tensor | None = None,
     data: Tensor | tuple[Tensor, Tensor] | None = None,
+    finetune: int = 0,
+    distill: int = 0,
+    distill_features: bool = False,
+    train: Tensor | tuple[Tensor, Tensor] | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    optimizer: Optimizer | str | None = None,
+    precision: Precision | str = Precision.AUTO,
     verify: bool = True,
 ) -> Result:
     """Remove channels from `model` and return the smaller network; `model` itself is left untouched.
@@ -53,7 +62,9 @@ def slim(
     `ratio` what loses a fraction of its own ({"layer3.*": 0.3}); no group loses more than `max_ratio`. `submodule`
     names the one part to cut. `plan` replays a cut.
     `calibration` are inputs without labels, batch first (one tensor, or batches): from them the cut network wins back
-    what it lost. Only `taylor` wants their `labels`, int64 (inputs,). `verify=False` leaves out the float64 check.
+    what it lost. Only `taylor` wants their `labels`, int64 (inputs,). `distill` and `finetune` are epochs of training
+    after that, on `train`: inputs, or (inputs, labels); without it on the calibration inputs. A tenth of them is held
+    out and decides whether the training is kept. `verify=False` leaves out the float64 check.
 
     >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))

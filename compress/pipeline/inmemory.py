@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from compress.budget.blocks import Limits
 from compress.core.budgets import KINDS, Percent, asked
 from compress.core.clock import Clock
+from compress.core.errors import UsageError
 from compress.core.progress import Silent
 from compress.core.types import Attention, Network, Plan, Scope
 from compress.evaluation.data import Data
@@ -23,6 +24,7 @@ from compress.pipeline.making import Images, made
 from compress.pipeline.opening import rounding
 from compress.pipeline.options import SlimOptions
 from compress.pipeline.tuning import Tuning, tune_options
+from compress.recovery.training.recipe import Optimizer, Precision
 from compress.recovery.training.team import joined
 from compress.report.assemble import judgement, report_of
 from compress.report.types import SlimReport, Source
@@ -63,6 +65,14 @@ class Keywords:
     submodule: str | None
     calibration: Tensor | Iterable[Tensor] | None
     labels: Tensor | None
+    finetune: int
+    distill: int
+    distill_features: bool
+    train: Tensor | tuple[Tensor, Tensor] | None
+    lr: float | None
+    batch_size: int | None
+    optimizer: Optimizer | str | None
+    precision: Precision | str
     verify: bool
 
 
@@ -72,15 +82,23 @@ def cut_in_memory(model: nn.Module, example_input: Tensor | tuple[Any, ...], giv
     example = example_input if isinstance(example_input, tuple) else (example_input,)
     options = _cut_options(given, block[0])
     network = Network(name=type(model).__name__, module=model, example=example, kind="module")
-    images = Images(data=_data(given.data), inputs=_joined(given.calibration), labels=given.labels)
+    inputs = _joined(given.calibration)
+    images = Images(data=_data(given.data), inputs=inputs, labels=given.labels, training=_training(given, inputs))
     asked_for = SlimOptions(
         checkpoint=Path(network.name),
         steps=given.steps,
         max_drop=given.max_drop,
         min_agreement=given.min_agreement,
         time_budget=given.time_budget,
+        finetune=given.finetune,
+        distill=given.distill,
+        distill_features=given.distill_features,
+        lr=given.lr,
+        batch_size=given.batch_size,
+        optimizer=None if given.optimizer is None else Optimizer(given.optimizer),
+        precision=Precision(given.precision),
     )
-    with joined("cpu") as team:
+    with joined(next((str(p.device) for p in model.parameters()), "cpu")) as team:
         how = Tuning(asked_for, tune_options(asked_for), team, Silent(), Clock())
         done = made(network, options, images, how)
     cut, stages = done.cut, done.stages
@@ -91,7 +109,9 @@ def cut_in_memory(model: nn.Module, example_input: Tensor | tuple[Any, ...], giv
     if images.data is not None:
         judged = judge(network, cut.delivered.module, cut.masked, images.data, how.told, 0, reached=final(stages))
         report = replace(report, **judgement(judged))
-    report = replace(report, recovered=bool(stages), stages=stages, steps=done.steps, search=done.search)
+    report = replace(
+        report, recovered=any(stage.kept for stage in stages[1:]), stages=stages, steps=done.steps, search=done.search
+    )
     return Result(cut.delivered.module, cut.chosen.plan, report)
 
 
@@ -99,16 +119,29 @@ def _joined(inputs: Tensor | Iterable[Tensor] | None) -> Tensor | None:
     return inputs if inputs is None or isinstance(inputs, Tensor) else torch.cat(list(inputs))
 
 
-def _data(given: Tensor | tuple[Tensor, Tensor] | None) -> Data | None:
-    """Inputs, with labels where there are some, as the data that is reported on."""
+def _training(given: Keywords, inputs: Tensor | None) -> Data | None:
+    """What is trained on: `train`, else the calibration inputs; None where no training is asked for."""
+    if given.finetune <= 0 and given.distill <= 0:
+        return None
+    if given.train is not None:
+        return _data(given.train, "the inputs given as train")
+    if inputs is None:
+        raise UsageError("there are no inputs to train on", fix="give train=(inputs, labels); to distill, train=inputs")
+    return _data(inputs if given.labels is None else (inputs, given.labels), "the calibration inputs")
+
+
+def _data(given: Tensor | tuple[Tensor, Tensor] | None, name: str = "the inputs given as data") -> Data | None:
+    """Inputs, with labels where there are some, as a data set. UsageError where their numbers differ."""
     if given is None:
         return None
     inputs, labels = given if isinstance(given, tuple) else (given, None)
+    if labels is not None and len(labels) != len(inputs):
+        raise UsageError(f"{name}: {len(inputs)} inputs but {len(labels)} labels", fix="give one label for each input")
     return Data(
         dataset=_Given(inputs, labels),
         length=len(inputs),
         class_names=(),
-        name="the inputs given as data",
+        name=name,
         preprocessing=None,
         labelled=labels is not None,
     )

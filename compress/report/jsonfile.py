@@ -22,6 +22,7 @@ UNITS: Mapping[str, str] = {
     "bytes": "bytes",
     "channels": "channels",
     "distance": "sum of squared differences / sum of squares, of the outputs",
+    "held_out": "fraction of the images held out of a training, in [0, 1]",
     "images": "images",
     "latency": "seconds per batch; ratio, low and high are after / before",
     "loss": "nats per image",

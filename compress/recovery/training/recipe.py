@@ -129,9 +129,10 @@ def _require(holds: bool, what: str, fix: str) -> None:
 # Images on which the best epoch is found: more of them cost time and decide no better.
 HELD_OUT_MOST = 5000
 
-# After a cut the weights are nearly right: few epochs, a small rate, a short warm-up.
-FINETUNE = Recipe(epochs=3, lr=0.02, warmup=0.05, decay=1e-4, pad=2)
-DISTILL = Recipe(epochs=3, lr=0.02, warmup=0.05, decay=0.0, pad=2)
+# After a cut the weights are nearly right: few epochs, a small rate, a short warm-up. No mirroring: labels may hang on
+# left and right (digits, text).
+FINETUNE = Recipe(epochs=3, lr=0.02, warmup=0.05, decay=1e-4, pad=2, flip=False)
+DISTILL = Recipe(epochs=3, lr=0.02, warmup=0.05, decay=0.0, pad=2, flip=False)
 
 RECIPES: Registry[Recipe] = Registry("recipe")
 RECIPES.add("plain", Recipe(epochs=10, warmup=0.1, pad=2))
