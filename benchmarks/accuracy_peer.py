@@ -51,7 +51,7 @@ def cuts(
     importance = criteria()[criterion]()
     heads = {m.qkv: m.num_heads for m in model.modules() if isinstance(m, Attention)}
     last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
-    places = {p: 2 for name, p in model.named_parameters() if name == "places"}
+    places = [(p, 2) for name, p in model.named_parameters() if name == "places"]
     pruner = tp.pruner.BasePruner(
         model,
         x,
@@ -69,7 +69,7 @@ def cuts(
     whole = tp.utils.count_ops_and_params(model, x)[0]
     waiting = sorted(targets, reverse=True)
     for _ in range(STEPS):
-        _prepare(model, importance, pruner, data)
+        _prepare(model, importance, data)
         pruner.step()
         for m in model.modules():
             if isinstance(m, Attention):
@@ -83,13 +83,23 @@ def cuts(
             return
 
 
-def _prepare(model: nn.Module, importance: Any, pruner: Any, data: tuple[Tensor, Tensor]) -> None:
+def _hooked(model: nn.Module, importance: Any) -> None:
+    """What `_prepare_model` of the criterion does, which fails on networks without attention."""
+    importance._clear_buffer()
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            importance.modules.append(layer)
+            layer.register_forward_pre_hook(importance._save_input)
+            layer.register_full_backward_hook(importance._save_grad_output)
+
+
+def _prepare(model: nn.Module, importance: Any, data: tuple[Tensor, Tensor]) -> None:
     """Give the criterion the gradients or activations that it asks for."""
     x, y = data[0][:GRADIENTS], data[1][:GRADIENTS]
     if isinstance(importance, tp.importance.OBDCImportance):
-        importance._prepare_model(model, pruner)
+        _hooked(model, importance)
         model.zero_grad()
-        F.cross_entropy(model(x), y).backward()
+        F.cross_entropy(model(x.clone().requires_grad_(True)), y).backward()
         importance.step()
         importance._rm_hooks(model)
     elif isinstance(importance, tp.importance.GroupHessianImportance):
