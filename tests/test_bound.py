@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -20,9 +21,10 @@ from compress.budget.search import CLOSE, MILDEST, TRIES, Tried, search
 from compress.core.bounds import MaxDrop, bound_of, seconds_of
 from compress.core.budgets import Budget, Macs, Percent
 from compress.core.errors import PlanError, UsageError
-from compress.core.types import Search, StageResult, Step, Trial
+from compress.core.types import Group, Search, StageResult, Step, Trial
 from compress.export import export
 from compress.graph.analyse import analyse
+from compress.importance import CRITERIA, Weights
 from compress.report.jsonfile import to_json
 from compress.report.terminal import show
 from tests.test_report import REPORT
@@ -344,3 +346,22 @@ def test_plans_take_no_steps() -> None:
     plan = compress.slim(net, x, percent=0.5, importance="l2", round_to=1, verify=False).plan
     with pytest.raises(UsageError, match="--steps approaches a budget"):
         compress.slim(net, x, plan=plan, steps=2)
+
+
+def test_a_search_scores_the_network_once(
+    trained: tuple[nn.Module, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every try cuts the same network: its channels are scored at the first one and remembered."""
+    net, images, _ = trained
+    judge, scored = CRITERIA["wanda"], []
+
+    def counted(group: Group, weights: Weights) -> np.ndarray | None:
+        scored.append(group.name)
+        return judge.function(group, weights)
+
+    monkeypatch.setitem(CRITERIA._table, "wanda", replace(judge, function=counted))
+    given = {"min_agreement": 0.9, "calibration": images[:200], "importance": "wanda", "round_to": 1, "verify": False}
+    report = compress.slim(net, images[:2], **given).report
+    assert report.search is not None
+    assert len(report.search.trials) > 1
+    assert sorted(scored) == sorted(row.name for row in report.cut.groups if row.pinned is None)

@@ -113,7 +113,7 @@ def score(groups: Sequence[Group], weights: Weights, name: str) -> tuple[Scores,
     scores: dict[str, np.ndarray] = {}
     left: list[str] = []
     for group in groups:
-        got = chosen.function(group, weights)
+        got = _scored(chosen, group, weights)
         if got is None:
             left.append(group.name)
         else:
@@ -124,6 +124,18 @@ def score(groups: Sequence[Group], weights: Weights, name: str) -> tuple[Scores,
             fix="use --importance l2",
         )
     return scores, tuple(left)
+
+
+def _scored(chosen: Criterion, group: Group, weights: Weights) -> np.ndarray | None:
+    """The group's scores, remembered with the evidence: a search cuts the same network many times."""
+    if not chosen.needs or weights.evidence is None:
+        return chosen.function(group, weights)
+    key = f"{chosen.name}: {[(m.parameter, m.dim, m.indices.tobytes()) for m in group.members]}"
+    memo = weights.evidence.memo
+    if key not in memo:
+        memo[key] = chosen.function(group, weights)
+    found: np.ndarray | None = memo[key]
+    return found
 
 
 _NOTHING = {"bn": "the network has no BatchNorm"}
