@@ -46,6 +46,7 @@ def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one ea
     max_drop: bounding.MaxDrop = None,
     min_agreement: bounding.MinAgreement = None,
     time_budget: bounding.TimeBudget = None,
+    latency: cutting.Latency = None,
     scope: cutting.ScopeOption = Scope.GLOBAL,
     importance: cutting.Importance = None,
     round_to: cutting.RoundTo = "auto",

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from compress.core.errors import UsageError
+from compress.core.latency import LatencyCosts
 from compress.core.registry import Registry
 
 _SCALES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
@@ -173,3 +174,45 @@ class Bytes(Amount):
     option: ClassVar[str] = "size"
     noun: ClassVar[str] = "bytes of tensors"
     example: ClassVar[str] = Size.example
+
+
+@kind
+@dataclass(frozen=True, slots=True)
+class Latency(Amount):
+    """So much of the measured latency may be left: up to 1 a fraction of the original's, above 1 microseconds.
+
+    `batch` inputs a pass are timed; `stepped` keeps widths at multiples of what the runtime is found to step by.
+    `costs` are measured on the device before channels are chosen. `aim` moves what the choice aims at where a
+    measurement of its result has shown by how much the prediction is off.
+    """
+
+    costs: LatencyCosts | None = field(default=None, compare=False, repr=False)
+    batch: int = field(default=1, compare=False)
+    stepped: bool = field(default=False, compare=False)
+    aim: float = field(default=1.0, compare=False, repr=False)
+    option: ClassVar[str] = "latency"
+    noun: ClassVar[str] = "predicted microseconds"
+    example: ClassVar[str] = "--latency 0.5 halves it, --latency 8ms asks for so long a pass"
+
+    @classmethod
+    def read(cls, given: Any) -> Self:
+        """Read a fraction of at most 1, or a time with its unit."""
+        found = re.fullmatch(r"([0-9.eE+-]+)\s*(us|ms|s)?", str(given).strip().replace("µ", "u"))
+        try:
+            number = float(found[1]) if found else 0.0
+        except ValueError:
+            number = 0.0
+        unit = {"us": 1.0, "ms": 1e3, "s": 1e6}.get(found[2] if found and found[2] else "")
+        if not 0 < number < float("inf") or (unit is None and number > 1) or (unit is not None and number * unit <= 1):
+            raise UsageError(
+                f"--latency must be a fraction in (0, 1] or a time such as 8ms, got {given!r}", fix=cls.example
+            )
+        return cls(number if unit is None else number * unit)
+
+    def of(self, original: float) -> float:
+        """How many microseconds to aim at where the original takes `original`."""
+        return self.aim * Amount.of(self, original)
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"{self.left:g} of the latency" if self.left <= 1 else f"a latency of {self.left / 1e3:g} ms"

@@ -14,6 +14,7 @@ from compress.evaluation.data import Data
 from compress.evaluation.metrics import agreement, evaluate
 from compress.evaluation.stages import evidence_of, final, learned, recover
 from compress.importance import Evidence
+from compress.pipeline import latency as _latency  # noqa: F401 - enters how a latency is met
 from compress.pipeline import sized as _sized  # noqa: F401 - enters how a file size is met
 from compress.pipeline.affordable import Measure, Pursuit, cut_within
 from compress.pipeline.job import Job, Made

@@ -22,6 +22,7 @@ class SlimOptions:
     max_drop: float | None = None
     min_agreement: float | None = None
     time_budget: str | float | None = None
+    latency: float | str | None = None
     scope: Scope = Scope.GLOBAL
     importance: str | None = None
     round_to: int | None = None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compress.budget.blocks import Limits
 from compress.checkpoint import load as read_checkpoint
 from compress.checkpoint import write_saved
-from compress.core.budgets import KINDS, Percent, asked
+from compress.core.budgets import KINDS, Latency, Percent, asked
 from compress.core.clock import Clock
 from compress.core.errors import PlanError
 from compress.core.files import written_whole
@@ -26,6 +26,7 @@ from compress.evaluation.stages import CALIBRATION_INPUTS, final
 from compress.importance import CRITERIA
 from compress.measure.before_after import Measured, export_all, in_place, measure
 from compress.measure.size import file_bytes
+from compress.pipeline.latency import STEP
 from compress.pipeline.making import Images, made
 from compress.pipeline.opening import opened, rounding
 from compress.pipeline.options import SlimOptions
@@ -65,6 +66,7 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
         images = replace(images, inputs=inputs, labels=labels)
     done = made(network, cut_options, images, Tuning(options, tuning, team, told, clock))
     cut, stages, after = done.cut, done.stages, done.cut.delivered.module
+    block = block if cut.chosen.step is None else (cut.chosen.step, STEP)
     options = options if team.main else silenced(options)
     with clock.stage("evaluate"):
         judged = judge(network, after, cut.masked, data or learned, told, options.seed, reached=final(stages))
@@ -121,6 +123,8 @@ def _cut_options(options: SlimOptions, block: int) -> CutOptions:
     budget = asked({name: getattr(options, name) for name in KINDS}, otherwise="--plan" if plan else None)
     if options.ratio and all(each is None for each in (budget, plan, options.max_drop, options.min_agreement)):
         budget = Percent(0)
+    if isinstance(budget, Latency):
+        budget = replace(budget, batch=options.batch, stepped=options.round_to is None)
     return CutOptions(
         budget=budget,
         scope=options.scope,

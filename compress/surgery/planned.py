@@ -56,7 +56,8 @@ class CutOptions:
 class Chosen:
     """The plan, and how it came (`criterion` None: replayed); `total` channels were free; `unjudged` groups stay.
 
-    `notes` say what the user has to know of how the budget was met.
+    `notes` say what the user has to know of how the budget was met; `step` is what widths are multiples of
+    where that was measured on the way.
     """
 
     plan: Plan
@@ -64,6 +65,7 @@ class Chosen:
     total: int
     unjudged: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,16 @@ Steps = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+Latency = Annotated[
+    str | None,
+    typer.Option(
+        "--latency",
+        metavar="0.5|8ms",
+        help="Instead of --percent: how much of the latency in onnxruntime may be left, as a fraction "
+        "of the original's or a time (us, ms, s). Layers are timed on this machine first; the result is measured, too.",
+        rich_help_panel=PANEL,
+    ),
+]
 ScopeOption = Annotated[
     Scope,
     typer.Option(
