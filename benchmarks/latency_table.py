@@ -10,14 +10,14 @@ def tables(results: Mapping[str, Any], bars: Mapping[str, float]) -> str:
     """Return the Markdown page: the machine, and a table for each part that was measured."""
     machine = results.get("about", {}).get("machine", {})
     versions = machine.get("versions", {})
-    lines = [
-        "# Latency",
-        "",
+    head = (
         f"`python benchmarks/latency.py` on {machine.get('cpu')} ({', '.join(machine.get('isa', ()))}), "
         f"{machine.get('cores')} cores, load {machine.get('load')} when it began; onnxruntime "
-        f"{versions.get('onnxruntime')}, torch {versions.get('torch')}, Torch-Pruning {versions.get('torch-pruning')}. "
-        "One thread, batch size 1, random weights. Ratios are medians over interleaved rounds with their 95 % intervals.",
-    ]
+        f"{versions.get('onnxruntime')}, torch {versions.get('torch')}, "
+        f"Torch-Pruning {versions.get('torch-pruning')}. "
+        "One thread, batch size 1, random weights. Ratios are medians over interleaved rounds, with 95 % intervals."
+    )
+    lines = ["# Latency", "", head]
     for part, table in (("half", _half), ("target", _target), ("same", _same)):
         if results.get(part):
             lines += ["", *table(results[part], bars)]
@@ -32,8 +32,8 @@ def _half(rows: Mapping[str, Any], bars: Mapping[str, float]) -> list[str]:
     lines = [
         "## Half of the MACs",
         "",
-        "Against the original. *Of ideal* is the ratio of latency over that of MACs. Torch-Pruning cuts the same share of "
-        "every layer until its MACs are nearest to ours; of round_to 1, 8 and 16 the fastest is shown.",
+        "Against the original. *Of ideal* is the ratio of latency over that of MACs. Torch-Pruning cuts the same share",
+        "of every layer until its MACs are nearest to ours; of round_to 1, 8 and 16 the fastest is shown.",
         "",
         "| network | MACs | latency | of ideal | bar | Torch-Pruning: MACs | latency | ours against it | load |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
@@ -58,10 +58,10 @@ def _target(rows: Mapping[str, Any], _: Mapping[str, float]) -> list[str]:
     lines = [
         "## `--latency 0.5`",
         "",
-        "The error is the sum of squared differences to the original's outputs, over that of the outputs to their mean, on "
-        "held-out random inputs, after absorbing (and raw), against that of the `--macs` cut that takes as long.",
+        "The error is the sum of squared differences to the original's outputs, over that of these to their mean,",
+        "on held-out random inputs, after absorbing (and raw), against that of the `--macs` cut that takes as long.",
         "",
-        "| network | latency | step | table, s | MACs | error | `--macs` cut: MACs | its latency against ours | its error |",
+        "| network | latency | step | table, s | MACs | error | `--macs` cut: MACs | its latency / ours | its error |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, row in rows.items():
@@ -88,7 +88,7 @@ def _same(rows: Mapping[str, Any], _: Mapping[str, float]) -> list[str]:
             lines.append(f"{name}: {row.get('error')}")
             continue
         lines.append(
-            f"{name}: {row['hold_1']} of {row['runs']} intervals hold 1; the median interval is {row['median_width']:.3f} "
-            f"wide (load {row['load']})."
+            f"{name}: {row['hold_1']} of {row['runs']} intervals hold 1; the median interval is "
+            f"{row['median_width']:.3f} wide (load {row['load']})."
         )
     return lines

@@ -25,6 +25,9 @@ The same, with the accuracy won back from images without labels:
 With a few epochs of training after that, on the training part of the data:
 [cyan]compress slim net.pt --arch net.py:build --macs 0.5 --data cifar10 --finetune 3 --save small.pt[/cyan]
 
+Half of the time in onnxruntime on this machine:
+[cyan]compress slim resnet18.pt --latency 0.5 --out small.onnx[/cyan]
+
 Your own architecture, with the accuracy before and after:
 [cyan]compress slim net.pt --arch net.py:build --percent 0.3 --data images/ --save pruned.pt[/cyan]
 

@@ -67,8 +67,13 @@ def measure(
     *,
     threads: int | None,
     batch: int,
+    device: str | None = None,
 ) -> Measured:
-    """Time both networks in onnxruntime, on the CPU and on CUDA where it is there, and in PyTorch on CUDA."""
+    """Time both networks in onnxruntime, on the CPU and on CUDA where it is there, and in PyTorch on CUDA.
+
+    `device` "cpu" leaves CUDA out.
+    """
+    cuda = torch.cuda.is_available() and device != "cpu"
     notes: list[str] = []
     speedups: list[Speedup] = []
     sizes: tuple[int, int] | None = None
@@ -82,21 +87,21 @@ def measure(
             export(network.module, network.example, before, dynamic_batch=network.dynamic_batch)
         sizes = (before.stat().st_size, after.stat().st_size)
         rows = batch if network.dynamic_batch else int(network.example[0].shape[0])
-        for provider in _providers():
+        for provider in _providers(cuda=cuda):
             with told.stage(f"latency, {provider}", 30) as advance, clock.stage("measure"):
                 pair = [onnxruntime_runner(p, batch=rows, threads=threads, provider=provider) for p in (before, after)]
                 speedups.append(compare(pair[0], pair[1], progress=advance))
     except CompressError as error:
         notes.append(f"latency in onnxruntime was not measured: {error.what}")
-    if torch.cuda.is_available():
+    if cuda:
         with told.stage("latency, CUDA", 30) as advance, clock.stage("measure"):
             one, two = (torch_runner(m, network.example, device="cuda") for m in (network.module, cut))
             speedups.append(compare(one, two, progress=advance))
     return Measured(tuple(made for _, made in written), sizes, tuple(speedups), tuple(notes))
 
 
-def _providers() -> list[str]:
+def _providers(*, cuda: bool) -> list[str]:
     import onnxruntime
 
     there = onnxruntime.get_available_providers()
-    return ["CPUExecutionProvider", *([CUDA] if CUDA in there and torch.cuda.is_available() else [])]
+    return ["CPUExecutionProvider", *([CUDA] if CUDA in there and cuda else [])]

@@ -107,7 +107,17 @@ def _exported(
         files = export_all(network, after, options.out, folder, told, clock)
         measured = Measured()
         if options.bench:
-            measured = measure(network, after, files, folder, told, clock, threads=options.threads, batch=options.batch)
+            measured = measure(
+                network,
+                after,
+                files,
+                folder,
+                told,
+                clock,
+                threads=options.threads,
+                batch=options.batch,
+                device=options.device,
+            )
         return in_place(files), measured
 
 

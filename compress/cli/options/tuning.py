@@ -96,6 +96,9 @@ CheckpointEvery = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        "--device", metavar="cpu|cuda", help="Where to train. Default: a GPU if there is one.", rich_help_panel=PANEL
+        "--device",
+        metavar="cpu|cuda",
+        help="Where to train; with cpu, latency is not measured on CUDA either. Default: a GPU if there is one.",
+        rich_help_panel=PANEL,
     ),
 ]
