@@ -95,8 +95,12 @@ def cut_both(
     seed: int = 0,
     graph: bool = False,
     share: float = 0.4,
+    whole: bool = True,
 ) -> Outcome:
-    """Cut a random share of every prunable group and compare; `graph` also cuts the exported graph."""
+    """Cut a random share of every prunable group and compare; `graph` also cuts the exported graph.
+
+    `whole` False exports it for the example's batch size only and compares it with the masked module alone.
+    """
     analysis = analyse(module, example, attention=attention)
     plan = plan_of(analysis, random_channels(analysis, np.random.default_rng(seed), share))
     dead = dead_labels(analysis, plan)
@@ -106,11 +110,12 @@ def cut_both(
         module_error = verify(module, cut.module, example, analysis, dead).max_relative_error
     graph_error = None
     if graph or cut.why_not is not None:
-        whole = graph_of(module, example)
-        small, whole_analysis = cut_graph(whole, example, plan)
-        against_graph = verify(whole, small, example, whole_analysis, dead_labels(whole_analysis, plan))
-        against_module = verify(module, small, example, analysis, dead)
-        graph_error = max(against_graph.max_relative_error, against_module.max_relative_error)
+        exported = graph_of(module, example, dynamic_batch=whole)
+        small, its = cut_graph(exported, example, plan)
+        graph_error = verify(module, small, example, analysis, dead).max_relative_error
+        if whole:
+            against_graph = verify(exported, small, example, its, dead_labels(its, plan))
+            graph_error = max(graph_error, against_graph.max_relative_error)
     kept = cut.module if cut.why_not is None else None
     return Outcome(analysis, plan, module_error, cut.why_not, graph_error, dict(cut.repaired), kept)
 
