@@ -1,11 +1,12 @@
 """Prune every network of the zoo by half, prove the result exact, and write down what came of it.
 
-    python benchmarks/zoo.py                       # what is not yet in benchmarks/results/zoo.jsonl
-    python benchmarks/zoo.py --only 'swin*' --again --onnx --peer
-    python benchmarks/zoo.py --table               # benchmarks/results/zoo.md from zoo.jsonl
+    python benchmarks/zoo.py --fresh --speed --onnx --jobs 2    # all of it, from this commit
+    python benchmarks/zoo.py --speed --onnx                     # what is not yet in benchmarks/results/zoo.jsonl
+    python benchmarks/zoo.py --only 'swin*' --again --speed     # some networks again
+    python benchmarks/zoo.py --table                            # benchmarks/results/zoo.md from zoo.jsonl
 
-Every network runs in a process of its own with a time limit. `--peer` adds Torch-Pruning on the same network and input,
-`--onnx` the export to ONNX and its parity in ONNX Runtime (slow).
+Every network runs in a process of its own on one thread, with a limit of CPU seconds. `--speed` times analysis, plan
+and cut beside Torch-Pruning's graph and step, in turns in one process; `--onnx` exports and compares in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -13,25 +14,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
+PATIENCE = 12  # wall seconds for each CPU second of the limit: the machine may be busy
 RESULTS = HERE / "results" / "zoo.jsonl"
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
 
 
-def run_child(task: str, kind: str, name: str, pipe: Any) -> None:
-    """Do one task in this process and send the record."""
-    from zoo_child import record_of
+def run_child(tasks: list[str], kind: str, name: str, limit: float, pipe: Any) -> None:
+    """Do the tasks in this process and send a record of each."""
+    from zoo_child import records_of
 
-    pipe.send(record_of(task, kind, name))
+    for record in records_of(tasks, kind, name, limit):
+        pipe.send(record)
 
 
 def main() -> None:
@@ -40,10 +45,10 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="names of networks or timm families, as a glob")
     parser.add_argument("--kind", default="*", help="kinds of networks, as a glob")
     parser.add_argument("--again", action="store_true", help="also what the results file already holds")
-    parser.add_argument("--failed", action="store_true", help="again those that failed")
+    parser.add_argument("--fresh", action="store_true", help="start the results file anew")
     parser.add_argument("--onnx", action="store_true", help="export to ONNX and compare in ONNX Runtime")
-    parser.add_argument("--peer", action="store_true", help="Torch-Pruning on the same networks")
-    parser.add_argument("--limit", type=float, default=300, help="seconds for one network")
+    parser.add_argument("--speed", action="store_true", help="time it beside Torch-Pruning")
+    parser.add_argument("--limit", type=float, default=240, help="CPU seconds for one task on one network")
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="only write the table")
@@ -69,60 +74,80 @@ def _run(options: argparse.Namespace) -> None:
     from zoo_models import entries
 
     get_context("forkserver").set_forkserver_preload(["zoo_child", "timm", "torchvision"])
+    if options.fresh:
+        options.out.unlink(missing_ok=True)
     known = load(options.out)
     asked = [
         e
         for e in entries()
         if fnmatchcase(e.kind, options.kind) and any(fnmatchcase(name, options.only) for name in (e.name, e.family))
     ]
-    tasks = ["cut"] + ["onnx"] * options.onnx + ["peer"] * options.peer
     todo = []
-    for entry in asked:
-        record = known.get((entry.kind, entry.name), {})
-        for task in tasks:
-            failed = options.failed and task == "cut" and not record.get("ok")
-            if options.again or failed or f"{task}_seconds" not in record:
-                todo.append((task, entry.kind, entry.name, entry.family))
+    for together in (["cut"] + ["speed"] * options.speed, ["onnx"] * options.onnx):
+        for entry in asked:
+            record = known.get((entry.kind, entry.name), {})
+            tasks = [task for task in together if options.again or f"{task}_seconds" not in record]
+            if tasks:
+                todo.append((tasks, entry.kind, entry.name, entry.family))
     print(f"{len(todo)} runs")
+    commit, lock = _commit(), Lock()
+
+    def run(job: tuple[list[str], str, str, str]) -> None:
+        for record in _of(*job, options.limit):
+            with lock, options.out.open("a") as file:
+                print(_line(record), flush=True)
+                file.write(json.dumps(record | {f"{record['task']}_commit": commit}) + "\n")
+
     with ThreadPoolExecutor(options.jobs) as pool:
-        for record in pool.map(lambda t: _one(*t, options.limit), todo):
-            print(_line(record), flush=True)
-            with options.out.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+        list(pool.map(run, todo))
 
 
-def _one(task: str, kind: str, name: str, family: str, limit: float) -> dict[str, Any]:
-    """Run one task on one network in a process of its own."""
-    base = {"kind": kind, "name": name, "family": family, "task": task}
+def _commit() -> str:
+    """The commit that the code is at, with a plus where something is changed."""
+    told = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=8"]
+    return subprocess.run(told, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _of(tasks: list[str], kind: str, name: str, family: str, limit: float) -> Iterator[dict[str, Any]]:
+    """Run the tasks on one network in a process of its own; in another one from the task on that ended it."""
+    base = {"kind": kind, "name": name, "family": family}
     context = get_context("forkserver")
-    start = time.perf_counter()
-    mine, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=run_child, args=(task, kind, name, theirs))
-    process.start()
-    theirs.close()
-    try:
-        found = mine.recv() if mine.poll(limit) else {_fails(task): f"no result within {limit:.0f} s"}
-    except EOFError:
+    left = list(tasks)
+    while left:
+        mine, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=run_child, args=(left, kind, name, limit, theirs))
+        process.start()
+        theirs.close()
+        failure = None
+        while left and failure is None:
+            try:
+                if mine.poll(PATIENCE * limit):
+                    yield base | mine.recv()
+                    left = left[1:]
+                    continue
+                failure = "the process does not answer"
+            except EOFError:
+                process.join()
+                failure = f"the process ended with {process.exitcode}"
+        process.kill()
         process.join()
-        found = {_fails(task): f"the process ended with {process.exitcode}"}
-    process.kill()
-    process.join()
-    return base | found | {f"{task}_seconds": round(time.perf_counter() - start, 1)}
-
-
-def _fails(task: str) -> str:
-    return "error" if task == "cut" else f"{task}_error"
+        if failure is not None:
+            yield base | {"task": left[0], f"{left[0]}_error": failure, f"{left[0]}_seconds": limit}
+            left = left[1:]
 
 
 def _line(r: dict[str, Any]) -> str:
-    head = f"{r['task']:4} {r['kind'][:22]:22} {r['name']:34}"
-    if r["task"] == "cut":
-        if "free" not in r:
-            return f"{head} FAILS {r.get('error')}"
-        text = f"free {r['free']:.2f} MACs {r.get('macs_ratio', 1):.2f} {r.get('delivered', '-'):6} "
-        text += f"{r.get('exact', 9):.1e} {r.get('seconds', 0):.2f} s"
-        return f"{head} {text} {'' if r.get('ok') else 'FAILS'} {r.get('error') or r.get('why') or ''}"
-    return f"{head} {r.get(r['task'] + '_error') or 'ok'} {r['task']} {r[r['task'] + '_seconds']} s"
+    task = r["task"]
+    head = f"{task:5} {r['kind'][:24]:24} {r['name']:34} {r[f'{task}_seconds']:6.1f}"
+    if f"{task}_error" in r:
+        return f"{head} FAILS {r[f'{task}_error']}"
+    if task == "cut":
+        text = f"free {r['free']:.2f} MACs {r['macs_ratio']:.2f} {r['delivered']:6} {r['exact']:.1e}"
+        return f"{head} {text} {r['why'][:160]}"
+    if task == "speed":
+        beside = f"{r['peer_s']:.3f} ratio {r['peer_s'] / r['seconds']:.2f}" if r["peer_ok"] else r["peer_error"][:160]
+        return f"{head} {r['seconds']:.3f} s, theirs {beside}"
+    return f"{head} {r['onnx']:.1e}"
 
 
 if __name__ == "__main__":

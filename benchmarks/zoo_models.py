@@ -81,7 +81,7 @@ def _segmentation(name: str, batch: int) -> tuple[nn.Module, tuple[Any, ...]]:
 
     options = {} if name.startswith("lraspp") else {"aux_loss": True}
     model = torchvision.models.get_model(name, weights=None, weights_backbone=None, **options)
-    return model, _images(batch, 128)
+    return model, _images(batch, 64)
 
 
 def _video(name: str, batch: int) -> tuple[nn.Module, tuple[Any, ...]]:
