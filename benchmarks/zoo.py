@@ -1,6 +1,6 @@
 """Prune every network of the zoo by half, prove the result exact, and write down what came of it.
 
-    python benchmarks/zoo.py --fresh --speed --onnx --jobs 2    # all of it, from this commit
+    python benchmarks/zoo.py --stale --speed --onnx --jobs 2    # all of it from this commit; goes on where it stopped
     python benchmarks/zoo.py --speed --onnx                     # what is not yet in benchmarks/results/zoo.jsonl
     python benchmarks/zoo.py --only 'swin*' --again --speed     # some networks again
     python benchmarks/zoo.py --table                            # benchmarks/results/zoo.md from zoo.jsonl
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="names of networks or timm families, as a glob")
     parser.add_argument("--kind", default="*", help="kinds of networks, as a glob")
     parser.add_argument("--again", action="store_true", help="also what the results file already holds")
-    parser.add_argument("--fresh", action="store_true", help="start the results file anew")
+    parser.add_argument("--stale", action="store_true", help="also what the results file holds from another commit")
     parser.add_argument("--onnx", action="store_true", help="export to ONNX and compare in ONNX Runtime")
     parser.add_argument("--speed", action="store_true", help="time it beside Torch-Pruning")
     parser.add_argument("--limit", type=float, default=240, help="CPU seconds for one task on one network")
@@ -61,22 +61,21 @@ def main() -> None:
 
 
 def load(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the newest record of every network."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    """What is known of every network: the newest record of each task, together."""
+    newest: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     if path.exists():
         for line in path.read_text().splitlines():
             record = json.loads(line)
-            found[record["kind"], record["name"]] = found.get((record["kind"], record["name"]), {}) | record
-    return found
+            newest.setdefault((record["kind"], record["name"]), {})[record["task"]] = record
+    order = ("cut", "speed", "onnx")
+    return {key: {k: v for t in order for k, v in tasks.get(t, {}).items()} for key, tasks in newest.items()}
 
 
 def _run(options: argparse.Namespace) -> None:
     from zoo_models import entries
 
     get_context("forkserver").set_forkserver_preload(["zoo_child", "timm", "torchvision"])
-    if options.fresh:
-        options.out.unlink(missing_ok=True)
-    known = load(options.out)
+    known, commit = load(options.out), _commit()
     asked = [
         e
         for e in entries()
@@ -86,11 +85,14 @@ def _run(options: argparse.Namespace) -> None:
     for together in (["cut"] + ["speed"] * options.speed, ["onnx"] * options.onnx):
         for entry in asked:
             record = known.get((entry.kind, entry.name), {})
-            tasks = [task for task in together if options.again or f"{task}_seconds" not in record]
+            done = {t for t in together if f"{t}_seconds" in record}
+            if options.stale:
+                done = {t for t in done if record.get(f"{t}_commit") == commit}
+            tasks = [t for t in together if options.again or t not in done]
             if tasks:
                 todo.append((tasks, entry.kind, entry.name, entry.family))
     print(f"{len(todo)} runs")
-    commit, lock = _commit(), Lock()
+    lock = Lock()
 
     def run(job: tuple[list[str], str, str, str]) -> None:
         for record in _of(*job, options.limit):
