@@ -151,7 +151,7 @@ def _exponent(sizes: Sequence[float], seconds: Sequence[float | None]) -> float:
 
 def _summary(kinds: Mapping[str, list[Record]]) -> str:
     lines = [
-        "| kind | networks | exact, runs | own module | median free | MACs < 0.40 | ONNX parity | Torch-Pruning | ratio |",
+        "| kind | networks | exact, runs | own module | median free | MACs < 0.40 | ONNX parity | peer | ratio |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for kind, rows in kinds.items():
