@@ -38,19 +38,28 @@ def _over_readers(group: Group, weights: Weights, value: Callable[[Member, Reads
 
 @criterion("activation", "mean |activation| of the channel where it is read, relative to the group's mean", "inputs")
 def activation(group: Group, weights: Weights) -> np.ndarray | None:
-    """s[c] = mean over readers of E|x[c]| / mean_c E|x[c]|. After Molchanov et al., ICLR 2017, arXiv:1611.06440."""
+    """s[c] = mean over readers of E|x[c]| / mean_c E|x[c]|; (channels,) float64. Needs inputs, no labels.
+
+    After Molchanov et al., ICLR 2017, arXiv:1611.06440.
+    """
     return _over_readers(group, weights, lambda m, r: folded(r.size, m, weights))
 
 
 @criterion("apoz", "fraction of places where the channel is not zero, relative to the group's mean", "inputs")
 def apoz(group: Group, weights: Weights) -> np.ndarray | None:
-    """s[c] = mean over readers of P(x[c] != 0) / mean_c. One minus APoZ, Hu et al., 2016, arXiv:1607.03250."""
+    """s[c] = mean over readers of P(x[c] != 0) / mean_c; (channels,) float64. Needs inputs, no labels.
+
+    One minus APoZ, Hu et al., 2016, arXiv:1607.03250.
+    """
     return _over_readers(group, weights, lambda m, r: folded(r.alive, m, weights))
 
 
 @criterion("wanda", "sum of |w| that reads the channel, times the channel's root mean square", "inputs")
 def wanda(group: Group, weights: Weights) -> np.ndarray | None:
-    """s[c] = mean over readers of sum|W[:, c]| sqrt(E x[c]^2), relative to the mean. Sun et al., arXiv:2306.11695."""
+    """s[c] = mean over readers of sum|W[:, c]| sqrt(E x[c]^2), relative to its mean; (channels,) float64.
+
+    Needs inputs, no labels. After Sun et al., ICLR 2024, arXiv:2306.11695.
+    """
 
     def value(member: Member, reads: Reads) -> Tensor:
         size = torch.from_numpy(weights.norms(member.parameter, member.dim, 1))

@@ -32,7 +32,10 @@ def _summed(group: Group, weights: Weights, terms: Mapping[str, Tensor], power: 
     "labels",
 )
 def taylor(group: Group, weights: Weights) -> np.ndarray | None:
-    """s[c] = |sum over slices of dL/dw w|, L the mean cross-entropy. Molchanov et al., CVPR 2019, arXiv:1906.10771."""
+    """s[c] = |sum over slices of dL/dw w|, L the mean cross-entropy; (channels,) float64. Needs inputs and labels.
+
+    Molchanov et al., CVPR 2019, arXiv:1906.10771.
+    """
     assert weights.evidence is not None
     total = _summed(group, weights, weights.evidence.gradients, 1)
     return None if total is None else np.abs(total)
@@ -42,7 +45,10 @@ def taylor(group: Group, weights: Weights) -> np.ndarray | None:
     "hessian", "half the curvature of the loss times the squared weight, summed over the channel's slices", "inputs"
 )
 def hessian(group: Group, weights: Weights) -> np.ndarray | None:
-    """s[c] = 1/2 sum over slices of H_ww w^2, H the Fisher diagonal. Optimal brain damage, LeCun et al., NIPS 1989."""
+    """s[c] = 1/2 sum over slices of H_ww w^2, H the Fisher diagonal; (channels,) float64. Needs inputs, no labels.
+
+    Optimal brain damage, LeCun et al., NIPS 1989; labels are drawn from the network's own answers.
+    """
     assert weights.evidence is not None
     total = _summed(group, weights, weights.evidence.curvature, 2)
     return None if total is None else total / 2
