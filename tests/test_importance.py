@@ -100,7 +100,7 @@ def test_taylor_is_the_change_of_the_loss() -> None:
 
 def test_reconstruction_is_what_regression_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without slopes, the first channel costs what least squares from the others cannot explain, over the variance."""
-    monkeypatch.setattr("compress.importance.evidence.slopes", lambda *_: {})
+    monkeypatch.setattr("compress.importance.evidence.slopes", lambda *_, **__: {})
     torch.manual_seed(3)
     net = Net(lambda n, x: n.b(n.a(x).relu()), a=nn.Linear(4, 6), b=nn.Linear(6, 3))
     x = torch.randn(4000, 4, generator=torch.Generator().manual_seed(2))
@@ -153,6 +153,15 @@ def test_slopes_are_those_of_the_answers_divergence() -> None:
     assert all(q.grad is None for q in net.parameters())
     whole = (torch.ones(2, 3, dtype=torch.int64),)
     assert Evidence(nn.Linear(3, 2), whole).slopes == {}
+
+
+def test_slopes_do_not_hang_on_the_size_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large inputs go through in smaller batches, to the same result but for the classes drawn."""
+    net, x = _chain(), _inputs(512)
+    whole = Evidence(net, (x,)).slopes["fc.weight"]
+    monkeypatch.setattr("compress.importance.slopes.PIXELS", 192 * 10)
+    parts = Evidence(net, (x,)).slopes["fc.weight"]
+    assert (whole - parts).abs().max() < 0.1 * whole.abs().max()
 
 
 def test_heads_leave_as_a_block() -> None:

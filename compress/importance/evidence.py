@@ -95,7 +95,7 @@ class Evidence:
     def slopes(self) -> dict[str, Tensor]:
         """How the network's answer leans on what every weight makes; see `slopes.py`. Empty where it has no slope."""
         kernels = {name: t for name, t in tensors_of(self._part).items() if t.dim() > 1 and not _depthwise(t)}
-        return slopes(self.module, self.inputs, kernels)
+        return slopes(self.module, self.inputs, kernels, fixed=self.fixed)
 
     @cached_property
     def gradients(self) -> dict[str, Tensor]:

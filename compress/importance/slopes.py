@@ -13,7 +13,7 @@ label is looked at; for any other output its squared error relative to its size,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,14 +25,18 @@ from compress.graph.trace import quiet_module, set_mode, tensors_in
 
 SEED = 0
 DRAWS = 2  # classes drawn for each input
+PIXELS = 2**20  # numbers of the inputs of one backward pass: a network keeps a hundred times as many for it
 ROWS = 2_048  # places of a layer's result that are looked at in one backward pass, drawn at random
 
 
-def slopes(module: nn.Module, inputs: Sequence[Tensor], kernels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def slopes(
+    module: nn.Module, inputs: Sequence[Tensor], kernels: Mapping[str, Tensor], *, fixed: bool = False
+) -> dict[str, Tensor]:
     """F for the result of every weight in `kernels` that the backward pass meets, (outputs, outputs) float64.
 
-    One forward and `DRAWS` backward passes over the inputs; no gradient of a parameter is computed. Empty where the
-    output does not follow the input smoothly (integers in, or an operator without a gradient).
+    One forward and `DRAWS` backward passes over the inputs, in smaller batches where inputs are large unless the batch
+    size is `fixed`; no gradient of a parameter is computed. Empty where the output does not follow the input smoothly
+    (integers in, or an operator without a gradient).
     """
     total = sum(len(batch) for batch in inputs)
     watch = _Backward(kernels, 1.0 / (max(total, 1) * DRAWS))
@@ -43,7 +47,7 @@ def slopes(module: nn.Module, inputs: Sequence[Tensor], kernels: Mapping[str, Te
             set_mode(module, train=False)
             for p in flags:
                 p.requires_grad_(False)
-            for batch in inputs:
+            for batch in inputs if fixed else _smaller(inputs):
                 if not batch.is_floating_point():
                     return {}
                 given = batch.detach().clone().requires_grad_(True)
@@ -58,6 +62,11 @@ def slopes(module: nn.Module, inputs: Sequence[Tensor], kernels: Mapping[str, Te
         for p, flag in flags.items():
             p.requires_grad_(flag)
     return watch.found
+
+
+def _smaller(inputs: Sequence[Tensor]) -> Iterator[Tensor]:
+    for batch in inputs:
+        yield from batch.split(max(PIXELS // max(batch[:1].numel(), 1), 1))
 
 
 def _scalar(answer: Sequence[Tensor], generator: torch.Generator) -> Tensor:
