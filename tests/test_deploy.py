@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -10,14 +11,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
+from compress.cli import checks
 from compress.core.errors import ExportError, UsageError
+from compress.core.types import Accuracy, Speedup
 from compress.export import export, load, onnx_save
 from compress.export.onnx_opset import UNBOUNDED, newest_complete, newest_opset
 from compress.export.onnx_save import about_of
 from compress.export.onnx_tidy import tidy
 from compress.export.target import ABOUT
+from compress.report.deployed import deployment
+from compress.report.types import DeployStep
 
 SIZED = (torch.zeros(2, 3, 8, 8),)
 
@@ -168,6 +174,7 @@ def test_what_a_format_does_not_have_is_refused(tmp_path: Path) -> None:
     for suffix, options, words in (
         (".pt2", {"precision": "float16"}, "float16"),
         (".onnx", {"precision": "int8"}, "calibration"),
+        (".ts", {"precision": "int8"}, "ONNX"),
         (".onnx", {"optimize": True}, "TorchScript"),
     ):
         with pytest.raises(UsageError, match=words):
@@ -185,3 +192,53 @@ def test_torchscript_is_frozen(tmp_path: Path) -> None:
     done = export(module, SIZED, tmp_path / "fast.ts", optimize=True)
     assert done.max_relative_error < 1e-4
     assert all("optimize_for_inference" in note for note in done.notes)
+
+
+@pytest.mark.parametrize(
+    ("out", "given", "words"),
+    [
+        (["a.ts"], {"int8": True, "data": "digits"}, "--int8 is for .onnx"),
+        (["a.pt2"], {"fp16": True}, "--fp16 is for .onnx and .ts"),
+        (["a.onnx"], {"optimize": True}, "--optimize is for .ts"),
+        ([], {"opset": 18}, "--opset"),
+        ([], {"dynamic_size": True}, "--dynamic-size"),
+        (["a.onnx"], {"int8": True}, "calibrate"),
+        (["a.onnx"], {"int8": True, "fp16": True, "data": "digits"}, "exclude each other"),
+        (["a.onnx", "a.ts"], {"int8": True, "fp16": True, "data": "digits"}, ""),
+        (["a.onnx"], {"int8": True, "calibration": "digits"}, ""),
+    ],
+)
+def test_options_that_no_file_is_for_are_refused(out: list[str], given: dict[str, object], words: str) -> None:
+    """Each option of the deployment needs a file in a format that has it, and int8 something to calibrate on."""
+    none = {"opset": None, "optimize": False, "fp16": False, "int8": False, "dynamic_size": False}
+    asked = none | {"data": None, "calibration": None} | given
+    if not words:
+        checks.deployment([Path(name) for name in out], asked)
+        return
+    with pytest.raises(UsageError, match=words):
+        checks.deployment([Path(name) for name in out], asked)
+
+
+def test_steps_to_int8_are_a_table() -> None:
+    """Accuracy, agreement, size and speed of original, pruned and int8 stand in one row each."""
+    speed = Speedup(
+        runtime="r",
+        device="cpu",
+        threads=1,
+        batch=1,
+        before=0.01,
+        after=0.0025,
+        ratio=0.25,
+        low=0.2,
+        high=0.3,
+        rounds=5,
+    )
+    reached = Accuracy(top1=0.935, top5=1.0, loss=0.2, per_class=(), images=200)
+    steps = [
+        DeployStep(name="original", bytes=4096, accuracy=reached),
+        DeployStep(name="pruned + int8", path="a.onnx", accuracy=reached, agreement=0.995, latency=speed),
+    ]
+    console = Console(width=110, record=True, file=io.StringIO())
+    console.print(deployment(steps))
+    text = console.export_text()
+    assert all(words in text for words in ("93.50 %", "99.50 %", "4.00 KiB", "4.00 [3.33, 5.00]", "10 ms"))

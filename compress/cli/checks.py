@@ -164,6 +164,24 @@ def training(given: Mapping[str, Any]) -> None:
         raise UsageError(f"--lr must be positive, got {given['lr']:g}", fix="for example 0.02")
 
 
+def deployment(out: Sequence[Path], given: Mapping[str, Any]) -> None:
+    """Require a file that each option of the deployment is for, and something to calibrate int8 on."""
+    suffixes = {path.suffix.lower() for path in out}
+    wanted = {"opset": {".onnx"}, "optimize": {".ts"}, "fp16": {".onnx", ".ts"}, "int8": {".onnx"}}
+    for name, fitting in wanted.items():
+        if given[name] and not suffixes & fitting:
+            raise UsageError(
+                f"--{name} is for {' and '.join(sorted(fitting))} files, and --out names none",
+                fix=f"add --out small{min(fitting)}",
+            )
+    if given["dynamic_size"] and not out:
+        raise UsageError("--dynamic-size is for files, and --out names none", fix="add --out small.onnx")
+    if given["fp16"] and given["int8"] and ".ts" not in suffixes:
+        raise UsageError("--fp16 and --int8 exclude each other for a .onnx file", fix="keep one of them")
+    if given["int8"] and given["calibration"] is None and given["data"] is None:
+        raise UsageError("int8 needs images to calibrate on", fix="add --calibration with a few hundred images")
+
+
 def images(data: str | None, calibration: str | None) -> None:
     """Refuse one .npz file or factory as both --data and --calibration; other data sets have a training part."""
     if data is None or calibration is None or not (data.endswith(".npz") or ".py:" in data):

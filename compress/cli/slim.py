@@ -7,8 +7,9 @@ from typing import Any
 
 from compress.cli import checks
 from compress.cli.errors import told_in_words
-from compress.cli.options import bounding, cutting, images, reading, recovering, running, tuning, writing
+from compress.cli.options import bounding, cutting, deploying, images, reading, recovering, running, tuning, writing
 from compress.cli.progress import progress_for, speaks
+from compress.core.deploying import Int8Method
 from compress.core.types import Attention, Scope
 from compress.recovery.training.recipe import Precision
 
@@ -83,6 +84,14 @@ def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one ea
     checkpoint_every: tuning.CheckpointEvery = 500,
     device: tuning.Device = None,
     out: writing.Out = None,
+    opset: deploying.Opset = None,
+    dynamic_size: deploying.DynamicSize = False,
+    optimize: deploying.Optimize = False,
+    fp16: deploying.Fp16 = False,
+    int8: deploying.Int8 = False,
+    int8_auto: deploying.Int8Auto = False,
+    int8_method: deploying.Int8MethodOption = Int8Method.MINMAX,
+    int8_max_drop: deploying.Int8MaxDrop = 1.0,
     save: writing.Save = None,
     plan_out: writing.PlanOut = None,
     json: writing.Json = None,
@@ -113,9 +122,11 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
     checks.checkpoint(given["checkpoint"])
     out: tuple[Path, ...] = tuple(given["out"] or ())
     others = (given["save"], given["plan_out"], given["json"])
+    int8 = given["int8"] or given["int8_auto"]
+    checks.deployment(out, given | {"int8": int8})
     checks.outputs(out, others, inputs=(given["checkpoint"], given["plan_in"]))
     ratio = tuple(checks.ratio(text) for text in given["ratio"] or ())
-    read = {"ratio": ratio, "input_shape": shape, "mean": mean, "std": std, "round_to": width}
+    read = {"ratio": ratio, "input_shape": shape, "mean": mean, "std": std, "round_to": width, "int8": int8}
     return given | read | {"keep": tuple(given["keep"] or ()), "out": out}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 # The targets enter themselves into the table.
-from compress.core.deploying import Precision
+from compress.core.deploying import Int8Method, Precision
 from compress.core.errors import CompressError, ExportError, UsageError
 from compress.core.files import require_writable, written_together
 from compress.core.types import Exported
@@ -55,6 +56,8 @@ def export(
     precision: Precision | str = Precision.FLOAT32,
     optimize: bool = False,
     about: Mapping[str, str] | None = None,
+    calibration: Tensor | None = None,
+    int8_method: Int8Method | str = Int8Method.MINMAX,
 ) -> Exported:
     """Write `module` to `path` in the format of its suffix, and prove that the file computes the same.
 
@@ -63,8 +66,9 @@ def export(
     where `dynamic_size`, inputs (N, C, H, W) also at (H + 32, W + 64).
     Where the batch cannot be kept free, the file is written for the example's batch and a note says so and why.
     `opset` is the ONNX operator set, None for the newest that the installed onnxruntime fully supports; other formats
-    have none. `precision` is float32 or float16; int8 is `quantize`'s. `optimize` prepares a TorchScript file for
-    inference on this kind of machine. `about` is what the file says about itself. `module` may be in any mode, is
+    have none. `precision` is float32, float16, or, as ONNX, int8: calibrated by `int8_method` on `calibration`, inputs
+    of a network of one input, float32 and batch first. `optimize` prepares a TorchScript file for inference on this
+    kind of machine. `about` is what the file says about itself. `module` may be in any mode, is
     exported in eval mode, and is left as it was.
 
     Raises UsageError for an unknown suffix, an opset for a format without one or an unwritable path; ExportError where
@@ -76,6 +80,18 @@ def export(
     target = _target(path)
     _require_fitting(path, opset, wanted, optimize=optimize)
     require_writable(path)
+    if wanted is Precision.INT8:
+        # Quantization starts from a float file, which is written, checked and dropped.
+        from compress.export.int8 import quantize
+
+        if calibration is None:
+            raise UsageError("int8 needs calibration inputs", fix="give a few hundred as calibration")
+        with tempfile.TemporaryDirectory(prefix="compress-float-") as folder:
+            whole = Path(folder) / path.name
+            export(
+                module, example, whole, opset=opset, about=about, dynamic_batch=dynamic_batch, dynamic_size=dynamic_size
+            )
+            return quantize(whole, path, calibration, method=int8_method)
     batched = batched_inputs(example)
     sized = sized_inputs(example) if dynamic_size else none_of(example)
     if dynamic_size and not any(sized):
@@ -124,8 +140,8 @@ def _require_fitting(path: Path, opset: int | None, precision: Precision, *, opt
         raise UsageError(f"an opset was asked for, but {path.name} is not ONNX", fix="name a .onnx file")
     if precision is Precision.FLOAT16 and suffix == ".pt2":
         raise UsageError(f"{path.name} cannot be written in float16", fix="name a .onnx or a .ts file")
-    if precision is Precision.INT8:
-        raise UsageError("int8 needs calibration inputs", fix="use compress.quantize, or --int8 on the command line")
+    if precision is Precision.INT8 and suffix != ".onnx":
+        raise UsageError(f"int8 is written as ONNX, not as {path.name}", fix="name a .onnx file")
     if optimize and suffix != ".ts":
         raise UsageError(f"only TorchScript is optimised for inference, not {path.name}", fix="name a .ts file")
 

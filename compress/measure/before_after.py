@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from compress.core.clock import Clock
+from compress.core.deploying import Precision
 from compress.core.errors import CompressError
 from compress.core.progress import Progress
 from compress.core.types import Exported, Network, Speedup
@@ -29,32 +29,6 @@ class Measured:
     onnx_bytes: tuple[int, int] | None = None
     speedups: tuple[Speedup, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-def export_all(
-    network: Network, cut: nn.Module, outs: Sequence[Path], folder: Path, told: Progress, clock: Clock
-) -> list[tuple[Path, Exported]]:
-    """Write every file into `folder` first; return (final path, what was written) pairs. Nothing is in place yet."""
-    written = []
-    for number, out in enumerate(outs):
-        with told.stage(f"export {out.name}"), clock.stage("export"):
-            beside = folder / f"{number}-{out.name}"
-            written.append((out, export(cut, network.example, beside, dynamic_batch=network.dynamic_batch)))
-    return written
-
-
-def in_place(written: Sequence[tuple[Path, Exported]]) -> tuple[Exported, ...]:
-    """Move the files to where they were asked for."""
-    from dataclasses import replace
-
-    from compress.core.files import written_whole
-
-    placed = []
-    for out, made in written:
-        with written_whole(out) as temporary:
-            shutil.copyfile(made.path, temporary)
-        placed.append(replace(made, path=str(out)))
-    return tuple(placed)
 
 
 def measure(
@@ -79,7 +53,14 @@ def measure(
     sizes: tuple[int, int] | None = None
     try:
         with told.stage("export for the benchmark"), clock.stage("export"):
-            after = next((Path(made.path) for _, made in written if made.target == "onnx"), None)
+            after = next(
+                (
+                    Path(made.path)
+                    for _, made in written
+                    if made.target == "ONNX" and made.precision is Precision.FLOAT32
+                ),
+                None,
+            )
             if after is None:
                 after = folder / "after.onnx"
                 export(cut, network.example, after, dynamic_batch=network.dynamic_batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress.core.deploying import Int8Method
 from compress.core.types import Attention, Scope
 from compress.recovery.training.recipe import Optimizer, Precision
 
@@ -61,6 +62,14 @@ class SlimOptions:
     json: Path | None = None
     verify: bool = True
     bench: bool = True
+    opset: int | None = None
+    dynamic_size: bool = False
+    optimize: bool = False
+    fp16: bool = False
+    int8: bool = False
+    int8_auto: bool = False
+    int8_method: Int8Method = Int8Method.MINMAX
+    int8_max_drop: float = 1.0
     threads: int | None = None
     batch: int = 1
     seed: int = 0

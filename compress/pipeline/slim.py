@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.budget.blocks import Limits
 from compress.checkpoint import load as read_checkpoint
@@ -19,13 +18,14 @@ from compress.core.clock import Clock
 from compress.core.errors import PlanError
 from compress.core.files import written_whole
 from compress.core.progress import Progress, Silent
-from compress.core.types import Exported, Network, Plan
+from compress.core.types import Network, Plan
 from compress.evaluation.calibration import calibration_set
 from compress.evaluation.judge import DataOptions, Judged, judge, open_calibration, open_for
 from compress.evaluation.stages import CALIBRATION_INPUTS, final
 from compress.importance import CRITERIA
-from compress.measure.before_after import Measured, export_all, in_place, measure
+from compress.measure.before_after import Measured
 from compress.measure.size import file_bytes
+from compress.pipeline.deploy import Deploying, deploy, int8_inputs
 from compress.pipeline.latency import STEP
 from compress.pipeline.making import Images, made
 from compress.pipeline.opening import opened, rounding
@@ -66,12 +66,19 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
         images = replace(images, inputs=inputs, labels=labels)
     done = made(network, cut_options, images, Tuning(options, tuning, team, told, clock))
     cut, stages, after = done.cut, done.stages, done.cut.delivered.module
+    lowering = inputs if learned is not None else int8_inputs(network, options, _data_options(options), data)
     block = block if cut.chosen.step is None else (cut.chosen.step, STEP)
     options = options if team.main else silenced(options)
     with clock.stage("evaluate"):
         judged = judge(network, after, cut.masked, data or learned, told, options.seed, reached=final(stages))
-    exported, measured = _exported(network, after, options, told, clock)
-    _write(read, network, composed(earlier, cut.chosen.plan), cut, options)
+    plan = composed(earlier, cut.chosen.plan)
+    deployed = deploy(
+        Deploying(network=network, cut=after, plan=plan, judged=judged, data=data, inputs=lowering, options=options),
+        told,
+        clock,
+    )
+    measured = deployed.measured
+    _write(read, network, plan, cut, options)
     forget(options)
     source = _source(network, judged, options)
     report = report_of(cut, source, clock.seconds, cut_options, block)
@@ -86,7 +93,8 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
         calibration=f"{learned.name} ({len(inputs):,} inputs)" if stages and learned else None,
         trained_on=training.name if training is not None else None,
         file_sizes=FileSizes(before=sizes[0], after=sizes[1], what="ONNX") if sizes else None,
-        exported=exported,
+        exported=deployed.files,
+        deployment=deployed.steps,
         speedups=measured.speedups,
         saved=str(options.save) if options.save else None,
         plan_out=str(options.plan_out) if options.plan_out else None,
@@ -96,29 +104,6 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
         command=shlex.join(["compress", *sys.argv[1:]]),
         warnings=(*report.warnings, *measured.notes, *_slower(measured)),
     )
-
-
-def _exported(
-    network: Network, after: nn.Module, options: SlimOptions, told: Progress, clock: Clock
-) -> tuple[tuple[Exported, ...], Measured]:
-    """Write the files of --out, and measure before and after."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        files = export_all(network, after, options.out, folder, told, clock)
-        measured = Measured()
-        if options.bench:
-            measured = measure(
-                network,
-                after,
-                files,
-                folder,
-                told,
-                clock,
-                threads=options.threads,
-                batch=options.batch,
-                device=options.device,
-            )
-        return in_place(files), measured
 
 
 def _cut_options(options: SlimOptions, block: int) -> CutOptions:

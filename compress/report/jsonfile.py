@@ -82,6 +82,7 @@ def _tree(report: SlimReport) -> dict[str, Any]:
         "agreement_on": report.agreement_on,
         "latency": [_plain(speedup) for speedup in report.speedups],
         "exported": [_plain(file) for file in report.exported],
+        "deployment": [_plain(step) for step in report.deployment],
         "saved": report.saved,
         "plan_out": report.plan_out,
         "seconds": dict(report.seconds),

@@ -11,7 +11,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from compress.core.types import TRAINED, Accuracy, Speedup
+from compress.core.deploying import Precision
+from compress.core.types import TRAINED, Accuracy, Exported, Speedup
+from compress.report.deployed import deployment
 from compress.report.paths import paths
 from compress.report.types import CutFacts, SlimReport
 from compress.report.units import byte_size, count, duration, percentage, ratio
@@ -38,6 +40,8 @@ def renderable(report: SlimReport) -> RenderableType:
     parts: list[RenderableType] = [Text(_title(report), "bold"), _figures(report), _facts(report)]
     if report.stages:
         parts.insert(2, _stages(report))
+    if report.deployment:
+        parts.insert(2, deployment(report.deployment))
     parts += paths(report)
     if not report.recovered:
         parts.append(_unrecovered(report))
@@ -193,7 +197,7 @@ def _result_facts(report: SlimReport) -> list[tuple[str, str]]:
         facts.append(("same answer on", f"{report.agreement_on}; this is agreement with the original, not accuracy"))
     for file in report.exported:
         batches = ", ".join(str(size) for size in file.batch_sizes)
-        parity = f"off by at most {file.max_relative_error:.1e} of PyTorch's result at batch {batches}"
+        parity = f"off by at most {file.max_relative_error:.1e} of {_reference(file)}'s result at batch {batches}"
         facts.append(("wrote", f"{file.path}  {file.target}, {byte_size(file.bytes)}, {parity}"))
         facts += [("", note) for note in file.notes]
     facts += [("wrote", f"{path}  {what}") for path, what in _other_files(report)]
@@ -201,6 +205,11 @@ def _result_facts(report: SlimReport) -> list[tuple[str, str]]:
     if report.seconds:
         facts.append(("took", ", ".join(f"{stage} {duration(time)}" for stage, time in report.seconds.items())))
     return facts
+
+
+def _reference(file: Exported) -> str:
+    """What a file was compared with: int8 comes from a float file that has been compared with PyTorch before."""
+    return "the float file" if file.precision is Precision.INT8 else "PyTorch"
 
 
 def _delivered(report: SlimReport) -> str:

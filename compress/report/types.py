@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from compress.core.deploying import Precision
 from compress.core.types import Accuracy, Costs, Exported, Scope, Search, Speedup, StageResult, Step, Verdict
 
 
@@ -67,6 +68,24 @@ class FileSizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeployStep:
+    """What one step on the way to a deployed file reaches: the original, the cut network, the cut one in less bits.
+
+    `accuracy` of a file is that in its own runtime. `agreement` is the fraction of calibration inputs on which it
+    chooses the class of the step before, `latency` its time against the original's float32 ONNX file.
+    """
+
+    name: str
+    precision: Precision = Precision.FLOAT32
+    path: str | None = None
+    bytes: int | None = None
+    accuracy: Accuracy | None = None
+    agreement: float | None = None
+    latency: Speedup | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SlimReport:
     """Everything that one run of `slim` measured.
 
@@ -99,6 +118,7 @@ class SlimReport:
     calibration: str | None = None
     trained_on: str | None = None
     exported: tuple[Exported, ...] = ()
+    deployment: tuple[DeployStep, ...] = ()
     speedups: tuple[Speedup, ...] = ()
     saved: str | None = None
     plan_out: str | None = None
