@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compress.core.errors import CompressError
     from compress.core.types import Plan
+    from compress.export.api import export
     from compress.pipeline.api import inspect, load, slim
+    from compress.pipeline.verify import verify
 
 __version__ = "0.1.0"
-__all__ = ["CompressError", "Plan", "inspect", "load", "slim"]
+__all__ = ["CompressError", "Plan", "export", "inspect", "load", "slim", "verify"]
 
 _HOMES = {
     "CompressError": "compress.core.errors",
     "Plan": "compress.core.types",
+    "export": "compress.export",
     "inspect": "compress.pipeline.api",
     "load": "compress.pipeline.api",
     "slim": "compress.pipeline.api",
+    "verify": "compress.pipeline.verify",
 }
 
 
@@ -29,7 +33,9 @@ def __getattr__(name: str) -> Any:
     """Import a public name from where it lives."""
     if name not in _HOMES:
         raise AttributeError(f"module 'compress' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    home = importlib.import_module(_HOMES[name])
+    # A folder with the name of its function is called as it, so that both are one.
+    return home if _HOMES[name] == f"{__name__}.{name}" else getattr(home, name)
 
 
 def __dir__() -> list[str]:

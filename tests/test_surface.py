@@ -24,7 +24,7 @@ def _imported_by(program: str) -> set[str]:
 
 def test_the_public_names_are_these() -> None:
     """Names change only together with this list and the changelog."""
-    assert compress.__all__ == ["CompressError", "Plan", "inspect", "load", "slim"]
+    assert compress.__all__ == ["CompressError", "Plan", "export", "inspect", "load", "slim", "verify"]
     assert set(compress.__all__) <= set(dir(compress))
 
 

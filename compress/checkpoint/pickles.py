@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from compress.core.errors import CheckpointError
+
+# Under these names a safetensors file holds what a saved cut has beside its weights.
+OWN = "compress"
+PROGRAM = "compress.program"
 
 _CUT_SHORT = (
     "central directory",
@@ -51,19 +57,41 @@ def read_trusted(path: Path) -> Any:
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:
-    """Return the tensors of a safetensors file; CheckpointError where it is damaged or the package is missing."""
+    """Return the tensors of a safetensors file, or, where `write_safetensors` wrote it, what that was given.
+
+    Raises CheckpointError where the file is damaged or the package is missing.
+    """
     try:
-        from safetensors.torch import load_file
+        from safetensors import safe_open
     except ImportError as error:
         raise CheckpointError(
             f"{path} needs the package safetensors, which is not installed", fix="pip install safetensors"
         ) from error
     try:
-        return dict(load_file(path, device="cpu"))
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            said = (file.metadata() or {}).get(OWN)
+        if said is None:
+            return tensors
+        return {**json.loads(said), "program": tensors.pop(PROGRAM, None), "state_dict": tensors}
     except Exception as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file: {error}", fix="save or download it again"
         ) from error
+
+
+def write_safetensors(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a saved cut as safetensors: its tensors under their own names, the rest as JSON in the file's metadata.
+
+    Tied tensors are written once each. Raises TypeError where the architecture has options that JSON does not hold.
+    """
+    from safetensors.torch import save_file
+
+    rest = {key: value for key, value in data.items() if key not in {"state_dict", "program"}}
+    tensors = {name: tensor.clone() for name, tensor in data["state_dict"].items()}
+    if data["program"] is not None:
+        tensors[PROGRAM] = data["program"]
+    save_file(tensors, path, metadata={"format": "pt", OWN: json.dumps(rest)})
 
 
 def _explained(path: Path, error: Exception) -> CheckpointError:

@@ -17,6 +17,7 @@ from torch import Tensor
 from compress.checkpoint.architecture import Home, build, parse
 from compress.checkpoint.exported import network_in
 from compress.checkpoint.inputs import checked, example
+from compress.checkpoint.pickles import write_safetensors
 from compress.checkpoint.statedict import require_no_nan
 from compress.core.errors import CheckpointError
 from compress.core.files import written_whole
@@ -37,7 +38,7 @@ def write_saved(
     program: bytes | None = None,
     as_graph: bool = False,
 ) -> None:
-    """Write a cut network to `path`, whole or not at all.
+    """Write a cut network to `path`, whole or not at all: as safetensors where its suffix says so.
 
     `state` is the cut network's state dict, `arch` with `arch_options` the text that builds the uncut one; networks
     that carry their own graph give `program`, the bytes of the uncut one's .pt2, instead. `input_shape` has the batch
@@ -59,7 +60,10 @@ def write_saved(
         "as_graph": as_graph,
     }
     with written_whole(path) as temporary:
-        torch.save(data, temporary)
+        if path.suffix == ".safetensors":
+            write_safetensors(temporary, data)
+        else:
+            torch.save(data, temporary)
 
 
 def is_saved(data: object) -> bool:

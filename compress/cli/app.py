@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import compress
-from compress.cli import bench, flops, inspect, maps, report, sensitivity, slim, sweep, train
+from compress.cli import bench, flops, inspect, maps, report, sensitivity, slim, sweep, train, verify
 
 HELP = """Make a trained PyTorch network smaller and faster: remove channels, check that nothing else changed, export.
 
@@ -32,6 +32,7 @@ app.command("sweep", help=sweep.HELP, no_args_is_help=True)(sweep.sweep)
 app.command("train", help=train.HELP, no_args_is_help=True)(train.train)
 app.command("sensitivity", help=sensitivity.HELP, no_args_is_help=True)(sensitivity.sensitivity)
 app.command("maps", help=maps.HELP, no_args_is_help=True)(maps.maps)
+app.command("verify", help=verify.HELP, no_args_is_help=True)(verify.verify)
 
 
 def _say_version(wanted: bool) -> None:

@@ -81,17 +81,8 @@ def export(
     _require_fitting(path, opset, wanted, optimize=optimize)
     require_writable(path)
     if wanted is Precision.INT8:
-        # Quantization starts from a float file, which is written, checked and dropped.
-        from compress.export.int8 import quantize
-
-        if calibration is None:
-            raise UsageError("int8 needs calibration inputs", fix="give a few hundred as calibration")
-        with tempfile.TemporaryDirectory(prefix="compress-float-") as folder:
-            whole = Path(folder) / path.name
-            export(
-                module, example, whole, opset=opset, about=about, dynamic_batch=dynamic_batch, dynamic_size=dynamic_size
-            )
-            return quantize(whole, path, calibration, method=int8_method)
+        free = (dynamic_batch, dynamic_size)
+        return _int8(module, example, path, calibration, int8_method, opset=opset, free=free, about=about)
     batched = batched_inputs(example)
     sized = sized_inputs(example) if dynamic_size else none_of(example)
     if dynamic_size and not any(sized):
@@ -110,6 +101,28 @@ def export(
     )
     with evaluating(module), quiet():
         return _written(target, job, batched if dynamic_batch else none_of(example))
+
+
+def _int8(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    path: Path,
+    calibration: Tensor | None,
+    method: Int8Method | str,
+    *,
+    opset: int | None,
+    free: tuple[bool, bool],
+    about: Mapping[str, str] | None,
+) -> Exported:
+    """Write int8: quantization starts from a float file, which is written, checked and dropped."""
+    from compress.export.int8 import quantize
+
+    if calibration is None:
+        raise UsageError("int8 needs calibration inputs", fix="give a few hundred as calibration")
+    with tempfile.TemporaryDirectory(prefix="compress-float-") as folder:
+        whole = Path(folder) / path.name
+        export(module, example, whole, opset=opset, about=about, dynamic_batch=free[0], dynamic_size=free[1])
+        return quantize(whole, path, calibration, method=method)
 
 
 def _written(target: Target, job: Job, batched: tuple[bool, ...]) -> Exported:

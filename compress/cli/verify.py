@@ -1,0 +1,81 @@
+"""`compress verify`: do two files compute the same?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from compress.cli import checks
+from compress.cli.errors import told_in_words
+from compress.cli.options import images, reading, running, verifying, writing
+from compress.cli.progress import progress_for
+
+HELP = """Compare two files of any formats on the same inputs, each in its own runtime.
+
+Shows the largest error, how often both choose the same class and, with --data, the accuracy of both. The exit code is \
+0 where they agree and 2 where they do not.
+
+[bold]Examples[/bold]
+
+A pruned network and the file that was made of it:
+[cyan]compress verify pruned.pt small.onnx[/cyan]
+
+An int8 file against the original, on labelled images:
+[cyan]compress verify net.pt small.onnx --arch net.py:build --data test/ --agreement 0.97[/cyan]
+"""
+
+
+def verify(  # noqa: PLR0917 - typer reads the options from the parameters, one each
+    first: verifying.First,
+    second: verifying.Second,
+    tolerance: verifying.Tolerance = 1e-4,
+    agreement: verifying.Agreement = None,
+    arch: reading.Arch = None,
+    input_shape: reading.InputShape = None,
+    num_classes: reading.NumClasses = None,
+    trust: reading.Trust = False,
+    data: images.Data = None,
+    download: images.Download = False,
+    mean: images.Mean = None,
+    std: images.Std = None,
+    resize: images.Resize = None,
+    json: writing.Json = None,
+    seed: running.Seed = 0,
+    quiet: running.Quiet = False,
+    debug: running.Debug = False,
+) -> None:
+    """Run the command: the parameters are the fields of VerifyOptions, and what only the terminal cares about."""
+    given = dict(locals())
+    for name in ("json", "quiet", "debug"):
+        del given[name]
+    with told_in_words(debug=debug):
+        for path in (first, second):
+            checks.checkpoint(path)
+        checks.outputs((), (json,), inputs=(first, second))
+        given["input_shape"] = checks.input_shape(input_shape)
+        given["mean"], given["std"] = checks.normalisation(mean, std)
+        found = _run(given, quiet=quiet)
+        if json is not None:
+            _write(found, json)
+        if not quiet:
+            from compress.report.comparison import comparison_table
+            from compress.report.terminal import console
+
+            console().print(comparison_table(found))
+        if not found.same:
+            raise typer.Exit(2)
+
+
+def _run(fields: dict[str, Any], *, quiet: bool) -> Any:
+    from compress.pipeline.verify import VerifyOptions, run_verify
+
+    return run_verify(VerifyOptions(**fields), progress_for(quiet=quiet))
+
+
+def _write(found: Any, path: Any) -> None:
+    from compress.core.files import written_whole
+    from compress.report.comparison import comparison_json
+
+    with written_whole(path) as temporary:
+        temporary.write_text(comparison_json(found), encoding="utf-8")
