@@ -24,6 +24,7 @@ RESULTS = Path(__file__).parent / "results"
 MODELS = ROOT / "models"
 WAYS: dict[str, dict[str, Any]] = {
     "the default": {},
+    "the default, stopped at a quarter": {"macs": 0.25},
     "l1, recovered": {"importance": "l1"},
     "l2, recovered": {"importance": "l2"},
     "l1, not recovered": {"importance": "l1", "recover": False},
