@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from compress.core.bounds import MaxDrop, bound_of, seconds_of
-from compress.core.budgets import KINDS, asked
+from compress.core.budgets import KINDS, DropDead, asked
 from compress.core.errors import CheckpointError, UsageError
 from compress.core.files import require_writable
 
@@ -107,11 +107,16 @@ def target(given: Mapping[str, Any], plan: Path | None) -> None:
     """Require exactly one kind of budget, one that can be read, or --plan, a file."""
     budget = asked(given, otherwise=None if plan is None else "--plan")
     if budget is None and plan is None and not given.get("ratio") and not _bounded(given):
-        names = [f"--{name}" for name in KINDS]
+        names = [f"--{name.replace('_', '-')}" for name in KINDS]
         raise UsageError(
             f"how much shall leave? None of {', '.join(names)} and --plan is given",
             fix="--percent 0.5 removes half of the prunable channels, --macs 0.5 leaves half of the MACs, "
             "--plan plan.json replays a cut",
+        )
+    if isinstance(budget, DropDead) and given.get("calibration") is None:
+        raise UsageError(
+            "--drop-dead looks at what the network does, and there are no inputs",
+            fix="add --calibration with a few hundred images",
         )
     if plan is not None and not plan.is_file():
         raise UsageError(f"there is no plan file {plan}", fix="--plan-out writes one")

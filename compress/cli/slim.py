@@ -51,6 +51,8 @@ def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one ea
     min_agreement: bounding.MinAgreement = None,
     time_budget: bounding.TimeBudget = None,
     latency: cutting.Latency = None,
+    widths: cutting.Widths = None,
+    drop_dead: cutting.DropDead = None,
     scope: cutting.ScopeOption = Scope.GLOBAL,
     importance: cutting.Importance = None,
     round_to: cutting.RoundTo = "auto",

@@ -21,10 +21,16 @@ _SCALES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "Ki": 2.0**10, "Mi":
 
 @dataclass(frozen=True, slots=True)
 class Budget(ABC):
-    """One kind of budget; `option` names it on the command line, `example` is how it is asked for."""
+    """One kind of budget; `option` names it on the command line, `example` is how it is asked for.
+
+    `criterion` is the importance by which it must be met, where it is defined by one; `exact` tells that the budget
+    names widths itself, so that they are not rounded.
+    """
 
     option: ClassVar[str]
     example: ClassVar[str]
+    criterion: ClassVar[str | None] = None
+    exact: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -58,7 +64,7 @@ def asked(given: Mapping[str, Any], *, otherwise: str | None = None) -> Budget |
       fix: keep one of them
     """
     named = [name for name in KINDS if given.get(name) is not None]
-    excluding = [*(f"--{name}" for name in named), *([otherwise] if otherwise else [])]
+    excluding = [*(f"--{name.replace('_', '-')}" for name in named), *([otherwise] if otherwise else [])]
     if len(excluding) > 1:
         raise UsageError(f"{' and '.join(excluding)} exclude each other: each says what leaves", fix="keep one of them")
     return KINDS[named[0]].read(given[named[0]]) if named else None
@@ -216,3 +222,70 @@ class Latency(Amount):
     def __str__(self) -> str:
         """In words."""
         return f"{self.left:g} of the latency" if self.left <= 1 else f"a latency of {self.left / 1e3:g} ms"
+
+
+@kind
+@dataclass(frozen=True, slots=True)
+class Widths(Budget):
+    """So many channels stay of the layers that a name or glob matches: pairs of name and number.
+
+    >>> Widths.read("conv1=8,layer2.*=16").widths
+    (('conv1', 8), ('layer2.*', 16))
+    """
+
+    widths: tuple[tuple[str, int], ...]
+    option: ClassVar[str] = "widths"
+    example: ClassVar[str] = "--widths conv1=8,conv2=16 keeps 8 and 16 channels"
+    exact: ClassVar[bool] = True
+
+    @classmethod
+    def read(cls, given: Any) -> Self:
+        """Read "conv1=8,conv2=16", or a mapping."""
+        parts = given.items() if isinstance(given, Mapping) else [p.rpartition("=")[::2] for p in str(given).split(",")]
+        found = tuple((str(name).strip(), int(n) if str(n).strip().isdecimal() else 0) for name, n in parts)
+        if not found or not all(name and number > 0 for name, number in found):
+            raise UsageError(f"--widths must be NAME=CHANNELS with commas between, got {given!r}", fix=cls.example)
+        return cls(found)
+
+    def __str__(self) -> str:
+        """In words."""
+        return "widths " + ", ".join(f"{name} {number}" for name, number in self.widths)
+
+
+@kind
+@dataclass(frozen=True, slots=True)
+class DropDead(Budget):
+    """What never varies over the calibration inputs leaves."""
+
+    option: ClassVar[str] = "drop_dead"
+    example: ClassVar[str] = "--drop-dead removes channels that are the same on every calibration input"
+    criterion: ClassVar[str | None] = "range"
+    exact: ClassVar[bool] = True
+
+    @classmethod
+    def read(cls, given: Any) -> Self:
+        """There is nothing to read."""
+        del given
+        return cls()
+
+    def __str__(self) -> str:
+        """In words."""
+        return "channels that never vary to leave"
+
+
+@dataclass(frozen=True, slots=True)
+class NoChannels(Budget):
+    """No channel leaves: only residual blocks do."""
+
+    option: ClassVar[str] = "drop_blocks"
+    example: ClassVar[str] = "--drop-blocks 1 reduces one residual block to its shortcut"
+
+    @classmethod
+    def read(cls, given: Any) -> Self:
+        """There is nothing to read."""
+        del given
+        return cls()
+
+    def __str__(self) -> str:
+        """In words."""
+        return "no channel to leave"

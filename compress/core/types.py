@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -142,7 +142,8 @@ class Attention(StrEnum):
 class Plan:
     """What stays, and nothing else: parameter name -> dimension -> kept indices. Only changed dimensions appear.
 
-    With `submodule` the names are those inside that submodule, which was cut by itself.
+    With `submodule` the names are those inside that submodule, which was cut by itself. `drop` maps residual blocks
+    that were reduced to their shortcuts first (the first layer of each branch) to how that was done.
 
     >>> plan = Plan({"conv.weight": {0: (0, 2)}})
     >>> Plan.from_json(plan.to_json()) == plan
@@ -152,14 +153,20 @@ class Plan:
     keep: Mapping[str, Mapping[int, tuple[int, ...]]]
     attention: Attention = Attention.HEADS
     submodule: str | None = None
+    drop: Mapping[str, str] = field(default_factory=dict)
 
-    def to_json(self) -> str:
-        """Return the plan as a JSON text with keys in order, so that equal plans are equal texts."""
+    def to_json(self, cfg: Sequence[int | str] | None = None) -> str:
+        """Return the plan as a JSON text with keys in order, so that equal plans are equal texts.
+
+        `cfg` lists the widths of a plain chain, for whoever builds the network from them.
+        """
         keep = {
             name: {str(dim): list(self.keep[name][dim]) for dim in sorted(self.keep[name])}
             for name in sorted(self.keep)
         }
-        inside = {"submodule": self.submodule} if self.submodule is not None else {}
+        inside: dict[str, Any] = {"submodule": self.submodule} if self.submodule is not None else {}
+        inside |= {"drop": dict(self.drop)} if self.drop else {}
+        inside |= {"cfg": list(cfg)} if cfg is not None else {}
         return json.dumps({"format": "compress-plan-1", "attention": str(self.attention), **inside, "keep": keep})
 
     @staticmethod
@@ -171,7 +178,8 @@ class Plan:
                 str(name): {int(dim): tuple(int(i) for i in kept) for dim, kept in dims.items()}
                 for name, dims in data["keep"].items()
             }
-            return Plan(keep, Attention(data.get("attention", "heads")), data.get("submodule"))
+            drop = {str(key): str(how) for key, how in data.get("drop", {}).items()}
+            return Plan(keep, Attention(data.get("attention", "heads")), data.get("submodule"), drop)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PlanError(
                 f"not a plan: {error!r}", fix='a plan is {"keep": {"<parameter>": {"<dim>": [kept indices]}}}'

@@ -34,15 +34,16 @@ class Block:
 
     `key` is the path of the first layer of its branch, which names it whatever else is removed; `name` is the module
     that holds the block where that holds no other, else the key. `join` is the addition, `branch` the operators that
-    only it waits for, `shortcut` the place of the addition's operand that stays; `identity` tells that it is the
-    block's input itself. `parameters` are those that only the branch reads, `macs` what the branch costs (batch of
-    the run).
+    only it waits for, `beside` those of the shortcut; `shortcut` is the place of the addition's operand that stays, and
+    `identity` tells that this is the block's input itself. `parameters` are those that only the branch reads, `macs`
+    what the branch costs (batch of the run).
     """
 
     key: str
     name: str
     join: int
     branch: frozenset[int]
+    beside: frozenset[int]
     shortcut: int
     identity: bool
     parameters: tuple[str, ...]
@@ -134,7 +135,7 @@ def _block(run: Trace, flow: _Flow, readers: Mapping[int, set[int]], at: int, op
         return None
     key = layers[0].rpartition(".")[0] or layers[0]
     stays = (one, two)[1 - side]
-    return Block(key, key, at, frozenset(branch), 1 - side, stays == fork, tuple(owners), costs[side])
+    return Block(key, key, at, frozenset(branch), frozenset(other), 1 - side, stays == fork, tuple(owners), costs[side])
 
 
 def _between(flow: _Flow, fork: int, value: int) -> set[int]:
@@ -156,17 +157,21 @@ def _only_read_by(run: Trace, branch: set[int]) -> list[str]:
 
 def _named(run: Trace, found: Sequence[Block]) -> list[Block]:
     """Name a block after the innermost module around it that holds no other."""
-    around = [_around([run.ops[i].path for i in (*block.branch, block.join)]) for block in found]
+    holding = [around([run.ops[i].path for i in (*block.branch, block.join)]) for block in found]
     named = []
-    for block, path in zip(found, around, strict=True):
-        inner = [p for p in around if p == path or p.startswith(f"{path}.")]
+    for block, path in zip(found, holding, strict=True):
+        inner = [p for p in holding if p == path or p.startswith(f"{path}.")]
         name = path if path and len(inner) == 1 else block.key
         named.append(Block(block.key, name, *(getattr(block, k) for k in Block.__slots__[2:])))
     return named
 
 
-def _around(paths: Sequence[str]) -> str:
-    """The innermost module that holds all paths."""
+def around(paths: Sequence[str]) -> str:
+    """The innermost module that holds all paths.
+
+    >>> around(["layer1.0.conv1", "layer1.0"])
+    'layer1.0'
+    """
     parts = [p.split(".") for p in paths]
     shared = []
     for step in zip(*parts, strict=False):

@@ -1,6 +1,6 @@
 """Groups -> scores: one kind of criterion a file, each a registered function of (group, weights)."""
 
-from compress.importance import activity, gradients, magnitude, reconstruction
+from compress.importance import activity, constancy, gradients, magnitude, reconstruction
 from compress.importance.criteria import CRITERIA, Criterion, Scores, Weights, default_criterion, score
 from compress.importance.evidence import Evidence
 
@@ -11,6 +11,7 @@ __all__ = [
     "Scores",
     "Weights",
     "activity",
+    "constancy",
     "default_criterion",
     "gradients",
     "magnitude",

@@ -28,6 +28,8 @@ def slim(
     max_drop: float | None = None,
     min_agreement: float | None = None,
     time_budget: float | str | None = None,
+    widths: Mapping[str, int] | str | None = None,
+    drop_dead: bool | None = None,
     scope: Scope | str = Scope.GLOBAL,
     importance: str | None = None,
     round_to: int | None = None,
@@ -58,9 +60,9 @@ def slim(
     `macs`, `params`, `size` (of the ONNX file), as a fraction or a number; `steps` approaches it in so many cuts. Or by
     how good the result must be: `max_drop` points of top-1 at most, or `min_agreement` with the original, measured on
     `data` (inputs, or (inputs, labels)) within `time_budget` seconds; then `macs` is the least.
-    `round_to=None` keeps widths at multiples of what this machine's kernels block by. `keep` names what stays whole,
-    `ratio` what loses a fraction of its own ({"layer3.*": 0.3}); no group loses more than `max_ratio`. `submodule`
-    names the one part to cut. `plan` replays a cut.
+    Or by `widths` that stay ({"conv1": 8}), or `drop_dead`. `round_to=None` keeps widths at multiples of what kernels
+    here block by. `keep` names what stays whole, `ratio` what loses its own fraction ({"layer3.*": 0.3}); no group
+    loses more than `max_ratio`. `submodule` names the one part to cut. `plan` replays a cut.
     `calibration` are inputs without labels, batch first (one tensor, or batches): from them the cut network wins back
     what it lost. Only `taylor` wants their `labels`, int64 (inputs,). `distill` and `finetune` are epochs of training
     after that, on `train`: inputs, or (inputs, labels); without it on the calibration inputs. A tenth of them is held
@@ -72,8 +74,7 @@ def slim(
     >>> result.model[0].out_features, net[0].out_features
     (4, 8)
     """
-    given = dict(locals())
-    del given["model"], given["example_input"]
+    given = {name: value for name, value in locals().items() if name not in ("model", "example_input")}
     return cut_in_memory(model, example_input, Keywords(**given))
 
 

@@ -53,6 +53,8 @@ class Keywords:
     min_agreement: float | None
     time_budget: float | str | None
     data: Tensor | tuple[Tensor, Tensor] | None
+    widths: Mapping[str, int] | str | None
+    drop_dead: bool | None
     scope: Scope | str
     importance: str | None
     round_to: int | None

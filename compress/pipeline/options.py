@@ -24,6 +24,8 @@ class SlimOptions:
     min_agreement: float | None = None
     time_budget: str | float | None = None
     latency: float | str | None = None
+    widths: str | None = None
+    drop_dead: bool | None = None
     scope: Scope = Scope.GLOBAL
     importance: str | None = None
     round_to: int | None = None

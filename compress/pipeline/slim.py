@@ -31,7 +31,7 @@ from compress.pipeline.opening import opened, rounding
 from compress.pipeline.options import SlimOptions
 from compress.pipeline.tuning import Tuning, forget, open_training, silenced, tune_options
 from compress.recovery.training.team import Team, joined
-from compress.report.assemble import judgement, report_of
+from compress.report.assemble import judgement, report_of, widths_after
 from compress.report.types import FileSizes, SlimReport, Source
 from compress.surgery.network import composed
 from compress.surgery.planned import Cut, CutOptions
@@ -190,7 +190,7 @@ def _write(read: Network, network: Network, plan: Plan, cut: Cut, options: SlimO
     """Write the plan and the saved network, if they were asked for."""
     if options.plan_out is not None:
         with written_whole(options.plan_out) as temporary:
-            temporary.write_text(plan.to_json())
+            temporary.write_text(plan.to_json(widths_after(cut)))
     if options.save is not None:
         own_graph = read.arch is None
         write_saved(

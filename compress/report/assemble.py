@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from compress.evaluation.judge import Judged
+from compress.graph.chain import widths
 from compress.importance import CRITERIA
 from compress.measure.machine import this_machine
 from compress.report.types import CutFacts, GroupRow, SlimReport, Source
+from compress.surgery.cut import sizes_after
 from compress.surgery.deliver import Delivered
 from compress.surgery.planned import Cut, CutOptions
 
@@ -42,6 +44,11 @@ def report_of(
     )
 
 
+def widths_after(cut: Cut) -> tuple[int | str, ...] | None:
+    """The widths of the cut network where it is a plain chain, with "M" for pooling; None for others."""
+    return widths(cut.analysis.traces[0], sizes_after(cut.analysis, cut.dead).after)
+
+
 def _facts(cut: Cut, options: CutOptions, rounding: tuple[int, str]) -> CutFacts:
     chosen = cut.chosen
     gone = np.zeros(cut.analysis.channels, dtype=bool)
@@ -51,6 +58,9 @@ def _facts(cut: Cut, options: CutOptions, rounding: tuple[int, str]) -> CutFacts
         left = int((~gone[group.labels]).sum())
         rows.append(GroupRow(group.name, group.size, left, "; ".join(map(str, group.pinned)) or None))
     block, reason = rounding if chosen.criterion is not None else (1, "the plan's own widths")
+    if options.budget is not None and options.budget.exact:
+        block, reason = 1, "the widths that were named"
+    first = cut.analysis.traces[0]
     return CutFacts(
         asked=_asked(options),
         budget={} if options.budget is None else {options.budget.option: asdict(options.budget)},
@@ -62,6 +72,8 @@ def _facts(cut: Cut, options: CutOptions, rounding: tuple[int, str]) -> CutFacts
         channels=chosen.total,
         removed=int(gone.sum()),
         groups=tuple(rows),
+        cfg_before=widths(first, first.shapes.__getitem__),
+        cfg_after=widths_after(cut),
     )
 
 

@@ -173,7 +173,14 @@ def _cut_facts(report: SlimReport) -> list[tuple[str, str]]:
         ("importance", f"{cut.importance}: {cut.criterion}"),
         ("widths", f"multiples of {cut.round_to} ({cut.round_reason})"),
     ]
+    if cut.cfg_after is not None:
+        facts += [("widths before", _cfg(cut.cfg_before)), ("widths after", _cfg(cut.cfg_after))]
     return facts + _what_stays(cut)
+
+
+def _cfg(entries: tuple[int | str, ...] | None) -> str:
+    """A list of widths as Python writes it, to be given back to what builds the network."""
+    return str(list(entries or ()))
 
 
 def _what_stays(cut: CutFacts) -> list[tuple[str, str]]:

@@ -43,7 +43,8 @@ class CutFacts:
 
     `asked` says in words how much was to leave, `budget` holds the option and its numbers ({"macs": {"left": 0.5}}),
     empty where a plan was replayed. `channels` counts the channels that were free to leave, `removed` those that left.
-    `criterion` describes the importance in words, `round_reason` why widths are multiples of `round_to`.
+    `criterion` describes the importance in words, `round_reason` why widths are multiples of `round_to`. `cfg_before`
+    and `cfg_after` list the widths of a network that is a plain chain, with "M" for pooling; None for others.
     """
 
     asked: str
@@ -56,6 +57,8 @@ class CutFacts:
     removed: int
     groups: tuple[GroupRow, ...] = ()
     budget: Mapping[str, object] = field(default_factory=dict)
+    cfg_before: tuple[int | str, ...] | None = None
+    cfg_after: tuple[int | str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

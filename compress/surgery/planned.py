@@ -172,10 +172,10 @@ def _replayed(plan: Plan, analysis: Analysis) -> tuple[Chosen, np.ndarray]:
 
 def _chosen(analysis: Analysis, groups: Sequence[Group], options: CutOptions) -> tuple[Chosen, np.ndarray]:
     weights = Weights(analysis.tensors, norm_scales(analysis.traces), options.evidence)
-    name = options.importance or default_criterion(groups, weights)
-    scores, unjudged = score(groups, weights, name)
     if options.budget is None:
         raise UsageError("say how much to remove", fix=_TARGETS)
+    name = options.budget.criterion or options.importance or default_criterion(groups, weights)
+    scores, unjudged = score(groups, weights, name)
     choice = choose(options.budget, Problem(analysis, groups, scores, options.limits, options.scope))
     chosen = Chosen(plan_of(analysis, choice.channels), name, choice.total, unjudged, choice.notes)
     return chosen, dead_of(analysis, choice.channels)

@@ -43,10 +43,10 @@ def verify(
     text = "the original with the removed channels' readers silenced" + (
         "; normalisations that lose channels take their statistics over the kept ones" if statistics else ""
     )
-    return Verdict(max_relative_error=_worst(reference, got), tolerance=TOLERANCE, reference=text)
+    return Verdict(max_relative_error=worst(reference, got), tolerance=TOLERANCE, reference=text)
 
 
-def _worst(reference: list[Tensor], got: list[Tensor]) -> float:
+def worst(reference: list[Tensor], got: list[Tensor]) -> float:
     """Largest relative error over the outputs; infinite where they do not correspond, NaN where one is NaN."""
     if len(reference) != len(got) or any(a.shape != b.shape for a, b in zip(reference, got, strict=True)):
         return math.inf

@@ -65,6 +65,23 @@ Latency = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+Widths = Annotated[
+    str | None,
+    typer.Option(
+        "--widths",
+        metavar="NAME=N,...",
+        help="Instead of --percent: how many channels stay, layer by layer (a name or a glob); others keep all.",
+        rich_help_panel=PANEL,
+    ),
+]
+DropDead = Annotated[
+    bool | None,
+    typer.Option(
+        "--drop-dead",
+        help="Instead of --percent: channels leave that are the same on every image of --calibration.",
+        rich_help_panel=PANEL,
+    ),
+]
 ScopeOption = Annotated[
     Scope,
     typer.Option(
