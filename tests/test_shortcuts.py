@@ -1,82 +1,148 @@
-"""What was made fast gives what the plain way gives, and leaves no mark on the network."""
+"""`--drop-blocks`: residual blocks leave, exactly, and what is left is saved, loaded and exported."""
 
 from __future__ import annotations
 
-from random import Random
+import json
+from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from compress.graph.analyse import _components, analyse
-from compress.graph.couplings import at_first, varies
-from compress.graph.trace import trace
-from compress.importance.criteria import _power_sums
-from compress.surgery.cut import dead_of, kept_indices
-from tests.zoo.generate import generate
+import compress
+from compress.evaluation.metrics import evaluate
+from compress.surgery.shortcuts import How, shortened, zeroed_output
+from tests.zoo.explored import files_in, images, network, run
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_components_run_by_run_are_those_label_by_label(number: int) -> None:
-    """Uniting whole runs of labels gives the components that uniting every label does, numbered alike."""
-    made = generate(Random(number))
-    c = analyse(made.module, made.example).couplings
-    rows, cols = (np.concatenate(side) for side in zip(*c.ties, strict=True))
-    graph = coo_array((np.ones(len(rows)), (rows, cols)), shape=(c.count, c.count))
-    assert np.array_equal(_components(c), connected_components(graph, directed=False)[1])
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with net.py, weights net.pt and 300 images."""
+    monkeypatch.chdir(tmp_path)
+    return files_in(tmp_path)
 
 
-def test_kept_indices_are_those_of_every_dimension() -> None:
-    """What stays of each parameter dimension is what its own labels say."""
-    made = generate(Random(1))
-    analysis = analyse(made.module, made.example)
-    dead = dead_of(analysis, np.concatenate([g.labels[::2] for g in analysis.prunable]))
-    plain = {
-        (name, d): np.flatnonzero(~dead[labels])
-        for name, dims in analysis.parameters.items()
-        for d, labels in enumerate(dims)
-        if labels is not None and dead[labels].any()
-    }
-    got = {(name, d): kept for name, dims in kept_indices(analysis, dead).items() for d, kept in dims.items()}
-    assert got.keys() == plain.keys()
-    assert all(np.array_equal(got[key], plain[key]) for key in plain)
+def by_hand(*names: str) -> nn.Module:
+    """The network with the branches of these blocks multiplied by zero."""
+    net = network()
+    for name in names:
+        net.get_submodule(name).bn2.register_forward_hook(lambda _m, _i, y: y * 0)
+    return net
 
 
-def test_small_tensors_are_summed_as_large_ones() -> None:
-    """The short way for small tensors gives the sums of squares of every dimension."""
-    tensor = torch.randn(4, 6, 3, 2, generator=torch.Generator().manual_seed(0))
-    for dim in range(4):
-        others = [d for d in range(4) if d != dim]
-        torch.testing.assert_close(_power_sums(tensor, dim, 2), tensor.double().square().sum(others), rtol=1e-5, atol=0)
+def test_the_block_that_is_missed_least_leaves(folder: Path) -> None:
+    """--drop-blocks 1 takes the better of two, its parameters are gone, and every file computes the masked original."""
+    files = ("--save", "small.pt", "--out", "small.onnx", "--json", "slim.json", "--plan-out", "plan.json")
+    result = run("slim", "--drop-blocks", 1, "--data", "images.npz", "--no-bench", *files)
+    assert result.exit_code == 0, result.output
+    reached = {name: evaluate(by_hand(name), images()) for name in ("one", "two")}
+    best = max(reached, key=lambda name: (reached[name].top1, -reached[name].loss))
+    told = json.loads((folder / "slim.json").read_text(encoding="utf-8"))
+    assert f"reduced to their shortcuts: {best}," in " ".join(told["warnings"])
+    assert told["exactness"]["max_relative_error"] < 1e-12
+    assert told["accuracy"]["pruned"]["top1"] == told["accuracy"]["masked"]["top1"] == reached[best].top1
+    assert told["costs"]["before"]["parameters"] - told["costs"]["after"]["parameters"] == 2 * 12 * 12 * 9 + 4 * 12
+    assert told["costs"]["before"]["macs"] - told["costs"]["after"]["macs"] == 2 * 12 * 12 * 9 * 64
+    small, x = compress.load("small.pt", arch="net.py:build"), torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        want = by_hand(best)(x)
+        assert torch.allclose(small(x), want, atol=1e-6)
+    session = onnxruntime.InferenceSession("small.onnx")
+    assert np.allclose(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0], want.numpy(), atol=1e-5)
+    again = run("slim", "--plan", "plan.json", "--no-bench", "--save", "again.pt")
+    assert again.exit_code == 0, again.output
+    with torch.no_grad():
+        assert torch.equal(compress.load("again.pt", arch="net.py:build")(x), small(x))
 
 
-def test_varies_along_an_axis() -> None:
-    """An array varies along an axis where two of its entries there differ, wherever they are."""
-    array = np.zeros((2, 3, 4), dtype=np.int64)
-    array[1, 2, 3] = 1
-    assert [varies(array, axis) for axis in range(3)] == [True] * 3
-    assert not varies(np.broadcast_to(np.arange(3)[:, None], (3, 5)), 1)
-    assert not varies(np.zeros((0, 2), dtype=np.int64), 1)
-    assert array[at_first(1)].shape == (2, 1, 4)
+def test_channels_leave_what_is_left(folder: Path) -> None:
+    """With a budget beside it, channels are cut from the shortened network; the saved file replays both."""
+    result = run("slim", "--drop-blocks", "one", "--widths", "conv=4", "--no-bench", "--save", "small.pt")
+    assert result.exit_code == 0, result.output
+    small = compress.load("small.pt", arch="net.py:build")
+    assert small.conv.weight.shape == (4, 12, 3, 3)
+    assert not list(small.one.parameters())
+    assert small(torch.rand(2, 1, 8, 8)).shape == (2, 5)
+    del folder
 
 
-class Inner(nn.Module):
-    """Adds one on a line of its own."""
+class Projected(nn.Module):
+    """A block whose shortcut has a layer of its own, behind a ReLU, as a module of its own."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Add one."""
-        return x.add(1)
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.short = nn.Linear(6, 8), nn.Linear(8, 8), nn.Sequential(nn.Linear(6, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 6) -> (N, 8)."""
+        return F.relu(self.b(F.relu(self.a(x))) + self.short(x))
 
 
-def test_operators_know_module_and_line_and_hooks_still_run() -> None:
-    """A trace names the module and the line of an operator, runs the user's hooks, and takes itself off the network."""
-    seen: list[str] = []
-    net = nn.Sequential(nn.Linear(3, 3), Inner())
-    net[1].register_forward_hook(lambda *_: seen.append("hook"))
-    op = trace(net.eval(), (torch.randn(2, 3),)).ops[-1]
-    assert op.where.startswith("1 (test_shortcuts.py:")
-    assert seen == ["hook"]
-    assert all("_compiled_call_impl" not in vars(m) for m in net.modules())
+class Signed(nn.Module):
+    """A block that ends in a tanh: only its branch can be emptied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 8) -> (N, 8)."""
+        return torch.tanh(x + self.a(x))
+
+
+class Bare(nn.Module):
+    """A block without a module for its layer, added in place: only the graph can leave it out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 8) -> (N, 8)."""
+        y = F.linear(x, self.weight)
+        y += x
+        return torch.tanh(y)
+
+
+@pytest.mark.parametrize(
+    ("block", "way"),
+    [(Projected, How.SHORTCUT_RELU), (Signed, How.BRANCH), (Bare, How.GRAPH)],
+    ids=["projected", "signed", "bare"],
+)
+def test_every_way_is_exact(block: type[nn.Module], way: How) -> None:
+    """The first way that computes the original without the branch is taken, and the layer is really gone."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6 if block is Projected else 8), block(), nn.Linear(8, 3)).eval()
+    example = (torch.randn(4, 4),)
+    key = {Projected: "1.a", Signed: "1.a", Bare: "1.weight"}[block]
+    if block is Bare:
+        key = "1"
+    result = shortened(net, example, [key])
+    assert list(result.how.values()) == [way]
+    assert result.own is (way is not How.GRAPH)
+    (want,) = zeroed_output(net, (example[0].double(),), [key])
+    with torch.no_grad():
+        assert torch.allclose(result.module(*example), want.float(), atol=1e-5)
+        assert not torch.allclose(net(*example), want.float(), atol=1e-3)
+    gone = sum(p.numel() for p in net.parameters()) - sum(p.numel() for p in result.module.parameters())
+    assert gone == {Projected: 6 * 8 + 8 + 8 * 8 + 8, Signed: 8 * 8 + 8, Bare: 8 * 8}[block]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--drop-blocks three", "no residual block 'three'"),
+        ("--drop-blocks 5 --data images.npz", "2 blocks"),
+        ("--drop-blocks 1", "--calibration"),
+        ("--drop-blocks one --submodule one --percent 0.5", "exclude"),
+    ],
+)
+def test_blocks_that_cannot_leave(arguments: str, words: str, folder: Path) -> None:
+    """Unknown names, too many and no images to compare on are one sentence each."""
+    del folder
+    result = run("slim", *arguments.split(), "--no-bench")
+    assert result.exit_code == 2, result.output
+    assert words in result.stderr

@@ -106,7 +106,7 @@ def bound(given: Mapping[str, Any]) -> None:
 def target(given: Mapping[str, Any], plan: Path | None) -> None:
     """Require exactly one kind of budget, one that can be read, or --plan, a file."""
     budget = asked(given, otherwise=None if plan is None else "--plan")
-    if budget is None and plan is None and not given.get("ratio") and not _bounded(given):
+    if budget is None and plan is None and not any((given.get("ratio"), given.get("drop_blocks"), _bounded(given))):
         names = [f"--{name.replace('_', '-')}" for name in KINDS]
         raise UsageError(
             f"how much shall leave? None of {', '.join(names)} and --plan is given",

@@ -53,6 +53,7 @@ def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one ea
     latency: cutting.Latency = None,
     widths: cutting.Widths = None,
     drop_dead: cutting.DropDead = None,
+    drop_blocks: cutting.DropBlocks = None,
     scope: cutting.ScopeOption = Scope.GLOBAL,
     importance: cutting.Importance = None,
     round_to: cutting.RoundTo = "auto",

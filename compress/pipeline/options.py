@@ -26,6 +26,7 @@ class SlimOptions:
     latency: float | str | None = None
     widths: str | None = None
     drop_dead: bool | None = None
+    drop_blocks: str | None = None
     scope: Scope = Scope.GLOBAL
     importance: str | None = None
     round_to: int | None = None

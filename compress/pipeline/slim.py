@@ -12,7 +12,7 @@ from torch import Tensor
 from compress.budget.blocks import Limits
 from compress.checkpoint import load as read_checkpoint
 from compress.checkpoint import write_saved
-from compress.core.budgets import KINDS, Latency, Percent, asked
+from compress.core.budgets import KINDS, Latency, NoChannels, Percent, asked
 from compress.core.clock import Clock
 from compress.core.errors import PlanError
 from compress.core.files import written_whole
@@ -29,6 +29,7 @@ from compress.pipeline.latency import STEP
 from compress.pipeline.making import Images, made
 from compress.pipeline.opening import opened, rounding
 from compress.pipeline.options import SlimOptions
+from compress.pipeline.shortening import take_out
 from compress.pipeline.tuning import Tuning, forget, open_training, silenced, tune_options
 from compress.recovery.training.team import Team, joined
 from compress.report.assemble import judgement, report_of, widths_after
@@ -58,24 +59,25 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
         data = open_for(network, _data_options(options), _classes(network) if options.data else None)
         learned = open_calibration(network, options.calibration, _data_options(options), data)
         training = open_training(network, options, _data_options(options), data) if tuning.asked else None
+    gone = take_out(network, cut_options, options.drop_blocks, (learned, data), told)
+    full, network, cut_options = network, gone.network, gone.options
+    earlier = gone.after(earlier)
     images = Images(data=data, training=training)
     if learned is not None:
         with told.stage("read calibration images"), clock.stage("load"):
             inputs, labels = calibration_set(network.example[0].shape, learned, CALIBRATION_INPUTS, options.seed)
         images = replace(images, inputs=inputs, labels=labels)
-    done = made(network, cut_options, images, Tuning(options, tuning, team, told, clock))
-    cut, stages, after = done.cut, done.stages, done.cut.delivered.module
+    how = Tuning(options, tuning, team, told, clock)
+    done = gone.whole() if gone.alone else made(network, cut_options, images, how)
+    cut, stages, after = gone.counted(done.cut), done.stages, done.cut.delivered.module
     lowering = inputs if learned is not None else int8_inputs(network, options, _data_options(options), data)
     block = block if cut.chosen.step is None else (cut.chosen.step, STEP)
     options = options if team.main else silenced(options)
     with clock.stage("evaluate"):
-        judged = judge(network, after, cut.masked, data or learned, told, options.seed, reached=final(stages))
+        judged = judge(full, after, cut.masked, data or learned, told, options.seed, reached=final(stages))
     plan = composed(earlier, cut.chosen.plan)
-    deployed = deploy(
-        Deploying(network=network, cut=after, plan=plan, judged=judged, data=data, inputs=lowering, options=options),
-        told,
-        clock,
-    )
+    job = Deploying(network=full, cut=after, plan=plan, judged=judged, data=data, inputs=lowering, options=options)
+    deployed = deploy(job, told, clock)
     measured = deployed.measured
     _write(read, network, plan, cut, options)
     forget(options)
@@ -119,6 +121,8 @@ def _cut_options(options: SlimOptions, block: int) -> CutOptions:
         budget = Percent(0)
     if isinstance(budget, Latency):
         budget = replace(budget, batch=options.batch, stepped=options.round_to is None)
+    if options.drop_blocks and all(each is None for each in (budget, plan, options.max_drop, options.min_agreement)):
+        budget = NoChannels()
     return CutOptions(
         budget=budget,
         scope=options.scope,

@@ -12,10 +12,11 @@ from compress.core.errors import CompressError, TraceError
 from compress.core.types import Costs, Plan
 from compress.graph.analyse import analyse
 from compress.graph.costs import batch_of, costs
-from compress.graph.trace import trace
+from compress.graph.trace import tensors_of, trace
 from compress.surgery.cut import dead_labels
 from compress.surgery.deliver import deliver
 from compress.surgery.planned import Cut, CutOptions, cut_whole
+from compress.surgery.shortcuts import repeated
 from compress.surgery.submodule import find, inputs_of, replaced
 
 
@@ -91,6 +92,12 @@ def replay(
         there = replace(plan, submodule=None)
         new = replay(part, inner, there, as_graph=as_graph, dynamic_batch=dynamic_batch)
         return replaced(module, plan.submodule, new)
+    if plan.drop:
+        module = repeated(module, example, plan.drop, dynamic_batch=dynamic_batch)
+        known = tensors_of(module)
+        plan = replace(plan, drop={}, keep={name: dims for name, dims in plan.keep.items() if name in known})
+        if not plan.keep:
+            return module
     analysis = analyse(module, example, attention=plan.attention)
     dead = dead_labels(analysis, plan)
     done = deliver(module, example, analysis, plan, dead, verify=False, as_graph=as_graph, dynamic_batch=dynamic_batch)
@@ -108,7 +115,7 @@ def composed(first: Plan | None, second: Plan) -> Plan:
         mine = keep.setdefault(name, {})
         for dim, kept in dims.items():
             mine[dim] = tuple(mine[dim][i] for i in kept) if dim in mine else kept
-    return replace(second, keep=keep)
+    return replace(second, keep=keep, drop={**first.drop, **second.drop})
 
 
 def _named_in_full(plan: Plan) -> Plan:

@@ -82,6 +82,16 @@ DropDead = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+DropBlocks = Annotated[
+    str | None,
+    typer.Option(
+        "--drop-blocks",
+        metavar="N|NAMES",
+        help="Reduce residual blocks to their shortcuts first: so many, the least missed on --calibration or --data, "
+        "or these (names or globs, with commas between). Alone, or with one of the above.",
+        rich_help_panel=PANEL,
+    ),
+]
 ScopeOption = Annotated[
     Scope,
     typer.Option(
