@@ -19,8 +19,8 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 HALF = 0.5
 ROUND_TO = (1, 8, 16)
-TRIES = 7  # of Torch-Pruning's ratio, halving the interval
-ROUNDS, SECONDS = 20, 6.0
+TRIES = 5  # of Torch-Pruning's ratio, halving the interval
+ROUNDS, SECONDS = 20, 4.0
 RUNS = 20
 CALIBRATION, HELD_OUT = 48, 16
 
@@ -127,7 +127,7 @@ def target(name: str, folder: str) -> dict[str, Any]:
 
     def timed(one: str, two: str) -> Any:
         pair = [onnxruntime_runner(place / f"t-{label}.onnx", batch=1, threads=1) for label in (one, two)]
-        return compare(pair[0], pair[1], max_seconds=12.0)
+        return compare(pair[0], pair[1], max_seconds=8.0)
 
     reached = timed("before", "latency")
     budget, tries = reached.ratio, []
