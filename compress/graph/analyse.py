@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from compress.core.types import Attention, Group
 from compress.graph.couplings import Couplings, Layout, at_first, label_parameters, operands, varies
 from compress.graph.groups import find_groups
+from compress.graph.positions import pin_other_readers
 from compress.graph.rules.elementwise import pointwise
 from compress.graph.rules.table import RULES
 from compress.graph.trace import Op, Trace, tensors_of, trace
@@ -144,6 +145,7 @@ def _analyse(tensors: Mapping[str, Tensor], traces: Sequence[Trace], attention: 
         for op in recorded.ops:
             if not apply_rule(couplings, op):
                 unknown.setdefault(op.name, op.where)
+        pin_other_readers(couplings, recorded.ops)
         makers = {out: op for op in recorded.ops for out in op.outs}
         for out in recorded.outputs:
             couplings.op = makers.get(out)

@@ -27,6 +27,10 @@ def _convolution(op: Op, shape: Shapes) -> int:
     return math.prod(elements) * math.prod(weight[1:])
 
 
+def _deformed(op: Op, shape: Shapes) -> int:
+    return math.prod(shape(op.outs[0])) * math.prod(shape(arguments(op)["weight"].value)[1:])
+
+
 def _product(left: str, right: str) -> Callable[[Op, Shapes], int]:
     def macs(op: Op, shape: Shapes) -> int:
         a = arguments(op)
@@ -44,6 +48,7 @@ def _attention(op: Op, shape: Shapes) -> int:
 _MACS: dict[str, Callable[[Op, Shapes], int]] = {
     "aten.convolution": _convolution,
     "aten._convolution": _convolution,
+    "torchvision.deform_conv2d": _deformed,
     "aten.mm": _product("self", "mat2"),
     "aten.bmm": _product("self", "mat2"),
     "aten.addmm": _product("mat1", "mat2"),

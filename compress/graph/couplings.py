@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 
 from compress.core.types import Attention
 from compress.graph.trace import Op, Ref, Trace
@@ -54,6 +55,7 @@ class Couplings:
     extents: list[np.ndarray] = field(default_factory=list)
     maps: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     statistics: list[Op] = field(default_factory=list)
+    chosen: dict[int, tuple[Tensor, np.ndarray]] = field(default_factory=dict)
     makers: dict[int, Op] = field(default_factory=dict)
     looked_at: set[int] = field(default_factory=set)
     count: int = 1

@@ -135,8 +135,8 @@ def _split(bound: Bound, ins: Mapping[str, int], outs: tuple[int, ...], sizes: S
 def _slice(bound: Bound, ins: Mapping[str, int], _: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:
     x = ins["self"]
     dim = wrap(int(bound["dim"]), len(sizes.shapes[x]))
-    if sizes.alive(x, dim) is None:
-        return {}
+    if sizes.alive(x, dim) is None or bound.get("step", 1) not in (1, None):
+        return {}  # with a step whole runs leave, so that it starts where it did
     size = sizes.shapes[x][dim]
     changed = {}
     for key in ("start", "end"):
@@ -230,7 +230,8 @@ _BY_KIND = {
     "split": _split, "split_with_sizes": _split, "unsafe_split": _split, "slice": _slice, "narrow": _narrow,
     "select": _select,
     "convolution": _conv, "conv1d": _conv, "conv2d": _conv, "conv3d": _conv, "conv_transpose1d": _conv,
-    "conv_transpose2d": _conv, "conv_transpose3d": _conv, "native_group_norm": _group_norm, "group_norm": _group_norm,
+    "conv_transpose2d": _conv, "conv_transpose3d": _conv, "torchvision.deform_conv2d": _conv,
+    "native_group_norm": _group_norm, "group_norm": _group_norm,
     "native_layer_norm": _normalized, "layer_norm": _normalized, "rms_norm": _normalized,
     "_fused_rms_norm": _normalized,
     "repeat": _repeat, "repeat_interleave": _repeat, "constant_pad_nd": _pad, "pad": _pad,

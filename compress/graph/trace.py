@@ -148,7 +148,11 @@ class Recorder(TorchDispatchMode):
             return item
         if kind is Tensor or isinstance(item, Tensor):
             found = self.numbers.get(id(item))
-            return Ref(self.number(item) if found is None else found)
+            if found is None:
+                found = self.number(item)
+                if item.dim() == 1 and not item.is_meta:
+                    self.trace.constants[found] = item  # nothing made it: its values are the network's own
+            return Ref(found)
         if isinstance(item, (list, tuple)):
             return [self._ref(part) for part in item]
         return item

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from compress.graph.analyse import Analysis
+from compress.graph.couplings import operands
+from compress.graph.positions import CHOOSING, renumbered
 from compress.graph.rewrite import Sizes, new_constants
 from compress.graph.rules.table import arguments
 from compress.graph.trace import Op, Ref, Trace, attempt
@@ -82,7 +84,7 @@ class Follower:
         after, error = attempt(self.module, self.example, meta=self.analysis.traces[0].on_meta)
         outputs = [self.sizes.after(value) for value in self.analysis.traces[0].outputs]
         through = error is None and outputs == [after.shapes[value] for value in after.outputs]
-        found = _compared(self.expected, self.sizes, after, error)
+        found = _compared(self.expected, self.analysis, self.sizes, after, error)
         if error is None and found.matched >= self.settled_by_data:
             through = True
         last = self.expected[found.matched - 1] if found.matched else None
@@ -232,7 +234,19 @@ def _settled_by_data(expected: list[Op]) -> int:
     return min([*outside, *by_mask], default=len(expected) + 1)
 
 
-def _compared(expected: list[Op], sizes: Sizes, after: Trace, error: str | None) -> Progress:
+def _same_choice(want: Op, have: Op, analysis: Analysis, sizes: Sizes, after: Trace) -> bool:
+    """Whether channels chosen by known positions are chosen by the right ones."""
+    if want.name not in CHOOSING:
+        return True
+    before = analysis.traces[0].constants.get(operands(want)[1])
+    found = None if before is None else analysis.couplings.chosen.get(id(before))
+    if found is None:
+        return True
+    given = after.constants.get(operands(have)[1])
+    return given is not None and torch.equal(given, renumbered(*found, sizes.dead))
+
+
+def _compared(expected: list[Op], analysis: Analysis, sizes: Sizes, after: Trace, error: str | None) -> Progress:
     now = Sizes(after.shapes, {}, sizes.dead)
     got = [op for op in after.ops if _counts(op, now)]
     for i, (want, have) in enumerate(zip(expected, got, strict=False)):
@@ -242,6 +256,8 @@ def _compared(expected: list[Op], sizes: Sizes, after: Trace, error: str | None)
             if sizes.after(a) != after.shapes[b] and not _alike(want, sizes.after(a), after.shapes[b]):
                 what = f"{want.name} gives {after.shapes[b]} instead of {sizes.after(a)}, in {want.where}"
                 return Progress(i, what, want)
+        if not _same_choice(want, have, analysis, sizes, after):
+            return Progress(i, f"{want.name} is given other positions, in {want.where}", want)
         wanted, given = _numbers(want, sizes), _numbers(have, now)
         if wanted != given:
             what = f"{want.name} is given {given} instead of {wanted}, in {want.where}"

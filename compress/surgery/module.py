@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import FunctionType
@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compress.graph.analyse import Analysis
+from compress.graph.positions import all_renumbered
 from compress.graph.trace import tensors_of
 from compress.surgery.attributes import refresh_bare_norms, refresh_layers
 from compress.surgery.cut import Kept, kept_indices, kept_tensors, sizes_after
@@ -34,8 +35,11 @@ class CutModule:
     parts: Progress
 
 
-def sliced_copy(module: nn.Module, kept: Kept) -> nn.Module:
-    """Copy `module` with only the kept indices of every parameter and buffer; the original is never copied whole."""
+def sliced_copy(module: nn.Module, kept: Kept, renewed: Mapping[int, Tensor] | None = None) -> nn.Module:
+    """Copy `module` with only the kept indices of every parameter and buffer; the original is never copied whole.
+
+    `renewed` holds tensors, parameters or not, that others take the place of, by id.
+    """
     tensors = tensors_of(module)
     memo: dict[int, Any] = {}
     for name, new in kept_tensors(tensors, kept).items():
@@ -44,6 +48,7 @@ def sliced_copy(module: nn.Module, kept: Kept) -> nn.Module:
             memo[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad)
         else:
             memo[id(old)] = new
+    memo.update(renewed or {})
     copied: nn.Module = twin(module, memo)
     refresh_layers(copied, kept)
     return copied
@@ -97,7 +102,7 @@ def cut_module(
     `check` tells whether a module computes the right thing; it is asked only where the operators do not tell already.
     """
     sizes, kept = sizes_after(analysis, dead), kept_indices(analysis, dead)
-    twin = sliced_copy(module, kept)
+    twin = sliced_copy(module, kept, all_renumbered(analysis.couplings, dead))
     refresh_bare_norms(twin, analysis, sizes)
     repaired, end = follow(twin, example, analysis, sizes, check)
     return CutModule(twin, repaired, end.problem, end)

@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 from compress.core.errors import TraceError
 from compress.core.types import Plan
 from compress.graph.analyse import Analysis, analyse
+from compress.graph.positions import all_renumbered
 from compress.graph.rewrite import Scaled, new_constants
 from compress.graph.trace import quiet_module, set_mode
 from compress.surgery.cut import dead_labels, kept_indices, sizes_after
@@ -99,7 +100,7 @@ def cut_graph(graph: fx.GraphModule, example: tuple[Any, ...], plan: Plan) -> tu
     known = {name: dims for name, dims in plan.keep.items() if name in analysis.shapes}
     dead = dead_labels(analysis, Plan(known, plan.attention))
     sizes = sizes_after(analysis, dead)
-    twin = sliced_copy(graph, kept_indices(analysis, dead))
+    twin = sliced_copy(graph, kept_indices(analysis, dead), all_renumbered(analysis.couplings, dead))
     assert isinstance(twin, fx.GraphModule)
     numbers = analysis.traces[0].nodes
     for node in list(twin.graph.nodes):

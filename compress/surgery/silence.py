@@ -82,7 +82,7 @@ class Silence(Recorder):
         """`dead[label]` is True where the label leaves; `names` maps id(tensor) to parameter names."""
         super().__init__(Trace(on_meta=False), names)
         self.analysis = analysis
-        self.couplings = Couplings(analysis.attention, self.trace.shapes)
+        self.couplings = Couplings(analysis.attention, self.trace.shapes, self.trace.constants)
         self.couplings.count = self.couplings.parameter_labels = analysis.couplings.parameter_labels
         self.dead = dead.copy()
         self.awaited: list[Op] | None = list(reversed(analysis.traces[0].ops))
@@ -175,6 +175,8 @@ class Silence(Recorder):
 
         if kind in ("convolution", "convolution_overrideable", "_convolution"):
             read(1, 0 if op.args[6] else 1)
+        elif kind == "torchvision.deform_conv2d":
+            read(1, 1)
         elif kind in ("mm", "addmm", "bmm", "baddbmm"):
             left = 1 if kind in ("addmm", "baddbmm") else 0
             batch = 1 if kind in ("bmm", "baddbmm") else 0

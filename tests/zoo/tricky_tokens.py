@@ -164,18 +164,6 @@ def grouped_query_by_flag() -> Case:
 
 
 @case
-def multi_query() -> Case:
-    """All query heads share one key head: what a head's columns carry is the shared value's width, so heads stay."""
-
-    def run(n: Net, x: Tensor) -> Tensor:
-        q = n.q(x).unflatten(-1, (-1, 4)).transpose(1, 2)
-        k, v = (m(x)[:, None].expand(-1, q.shape[1], -1, -1) for m in (n.k, n.v))
-        return _merge(n, F.scaled_dot_product_attention(q, k, v))
-
-    return Case(Net(run, **_layers(16, 4)), TOKENS, ("v>1 fc<1,5,9,13",), {"k>0": "", "q>4": "merged"})
-
-
-@case
 def relative_position_bias() -> Case:
     """A table of biases, one column a head."""
 

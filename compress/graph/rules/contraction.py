@@ -45,6 +45,29 @@ def convolution(c: Couplings, op: Op) -> None:
     c.set(y, [((1,), makes), *carried] if makes is not None else carried)
 
 
+@rule("torchvision.deform_conv2d")
+def deformed_convolution(c: Couplings, op: Op) -> None:
+    """x (N, I, H, W), w (O, I/g, *), offsets and mask per place, b (O,) -> y (N, O, *); offsets stay."""
+    a = arguments(op)
+    x, w, y, groups = value(a["input"]), value(a["weight"]), op.outs[0], int(a["groups"])
+    for item in (a["offset"], a["mask"]):
+        c.fix_all(value(item), "its values place a kernel")
+    for dim in (2, 3):
+        c.extent(w, dim)
+        c.fix(x, dim, "extent that a convolution slides over")
+    c.fix(x, 0, "batch")
+    entering, reads, makes = c.labels(x, 1), c.labels(w, 1), c.labels(w, 0)
+    if int(a["offset_groups"]) > 1:
+        c.pin(entering, "runs of channels have offsets of their own")
+    if groups == 1:
+        c.tie(entering, reads, "read by a convolution from a fixed dimension")
+        _weight_reads(c, w, reads, makes)
+    else:
+        makes = _grouped(c, x, w, reads, makes, groups, transposed=False)
+    c.tie(c.labels(value(a["bias"]), 0), makes)
+    c.set(y, [((1,), makes)] if makes is not None else [])
+
+
 def _stands_still(kernel: tuple[int, ...], a: dict[str, Any], dim: int) -> bool:
     """Whether the kernel covers one index of `dim` at a time, every index once."""
 
@@ -192,9 +215,7 @@ def attention(c: Couplings, op: Op) -> None:
     c.tie(c.labels(q, 3), c.labels(k, 3), "multiplied with a fixed dimension")
     heads = c.labels(q, 1)
     for item in (k, v):
-        repeat = c.shape(q)[1] // c.shape(item)[1]
-        other = c.labels(item, 1)
-        c.tie(heads, None if other is None else np.repeat(other, repeat), "attention over fixed heads")
+        _read_heads(c, heads, item, c.shape(q)[1] // c.shape(item)[1])
     if (bias := a.get("attn_mask", a.get("attn_bias"))) is not None:
         _attention_bias(c, value(bias), heads)
     width = c.labels(v, 3)
@@ -202,6 +223,20 @@ def attention(c: Couplings, op: Op) -> None:
     c.set(op.outs[0], blocks + ([((3,), width)] if width is not None else []))
     for other_out in op.outs[1:]:
         c.set(other_out, [])
+
+
+def _read_heads(c: Couplings, heads: np.ndarray | None, item: int, repeat: int) -> None:
+    """Heads of queries and of what they read, `repeat` queries each.
+
+    A head leaves with its queries; where it has more of them than there are heads, the same query leaves every head.
+    """
+    count, other = c.shape(item)[1], c.labels(item, 1)
+    if heads is not None and repeat > count:
+        c.pin(other, "a head that many queries share")
+        rows = heads.reshape(count, repeat)
+        c.tie(np.broadcast_to(rows[:1], rows.shape), rows)
+    else:
+        c.tie(heads, None if other is None else np.repeat(other, repeat), "attention over fixed heads")
 
 
 def _attention_bias(c: Couplings, bias: int, heads: np.ndarray | None) -> None:

@@ -80,10 +80,10 @@ def extreme(c: Couplings, op: Op) -> None:
 @rule(
     "aten._softmax", "aten._safe_softmax", "aten._log_softmax", "aten.softmax", "aten.cumsum", "aten.cumprod",
     "aten.sort",
-    "aten.topk", "aten.argsort", "aten.flip", "aten.cummax", "aten.logcumsumexp", "aten.renorm", "aten._masked_softmax",
+    "aten.topk", "aten.argsort", "aten.cummax", "aten.logcumsumexp", "aten.renorm", "aten._masked_softmax",
 )  # fmt: skip
 def along(c: Couplings, op: Op) -> None:
-    """Run along one dimension (or, for flip, several), whose every element matters."""
+    """Run along one dimension, whose every element matters."""
     a = arguments(op)
     x = operands(op)[0]
     rank = len(c.shape(x))

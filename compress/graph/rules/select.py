@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from compress.graph.couplings import Block, Couplings, operands, refs
+from compress.graph.positions import choose, known
 from compress.graph.rules.elementwise import unify
 from compress.graph.rules.table import arguments, rule, value, wrap
 from compress.graph.trace import Op
@@ -47,8 +48,20 @@ def slicing(c: Couplings, op: Op) -> None:
     size = c.shape(x)[dim]
     start, stop, step = slice(a["start"], a["end"], a["step"]).indices(size)
     if step != 1:
-        c.fix(x, dim, "sliced with a step")
+        _in_steps(c, x, dim, (start, stop, step))
     c.set(op.outs[0], _cut(c, x, dim, start, stop, step))
+
+
+def _in_steps(c: Couplings, x: int, dim: int, taken: tuple[int, int, int]) -> None:
+    """Every `step`th index: runs of `step` indices leave whole, so that those that stay keep their place in a run."""
+    start, stop, step = taken
+    labels = c.labels(x, dim)
+    if labels is None:
+        return
+    if start >= step or stop < len(labels):
+        c.pin(labels, "sliced with a step from or to the middle")
+        return
+    c.tie(labels[np.arange(len(labels)) // step * step], labels)
 
 
 @rule("aten.narrow", "aten.narrow_copy")
@@ -152,10 +165,16 @@ def stack(c: Couplings, op: Op) -> None:
 
 @rule("aten.index", "aten._unsafe_index")
 def index(c: Couplings, op: Op) -> None:
-    """x[..., i, j, ...] with index tensors: indexed dimensions stay, the others move."""
+    """x[..., i, j, ...] with index tensors: indexed dimensions stay, the others move.
+
+    One dimension, indexed by positions that are known (a buffer, a list), has its labels chosen alike.
+    """
     x, out = operands(op)[0], op.outs[0]
     given = list(op.args[1])
     at = [d for d, item in enumerate(given) if item is not None]
+    if len(at) == 1 and choose(c, x, at[0], refs(given[at[0]])[0]):
+        c.set(out, _chosen(c, x, at[0], refs(given[at[0]])[0]))
+        return
     for item in given:
         for v in refs(item):
             c.fix_all(v, "its values are used as an index")
@@ -169,11 +188,22 @@ def index(c: Couplings, op: Op) -> None:
     c.set(out, [(tuple(target[d] for d in dims), a) for dims, a in c.layout(x)])
 
 
+def _chosen(c: Couplings, x: int, dim: int, index: int) -> list[Block]:
+    """Blocks of x with the known positions along `dim`."""
+    positions = known(c, index)
+    assert positions is not None
+    return [(dims, array[positions] if dims == (dim,) else array) for dims, array in c.layout(x)]
+
+
 @rule("aten.index_select")
 def index_select(c: Couplings, op: Op) -> None:
-    """Indices of one dimension, chosen by a tensor: that dimension stays."""
+    """Indices of one dimension, chosen by a tensor: that dimension stays, unless the tensor's values are known."""
     a = arguments(op)
     x = value(a["self"])
+    dim = wrap(int(a["dim"]), len(c.shape(x)))
+    if choose(c, x, dim, value(a["index"])):
+        c.set(op.outs[0], _chosen(c, x, dim, value(a["index"])))
+        return
     c.fix_all(value(a["index"]), "its values are used as an index")
     c.fix(x, wrap(int(a["dim"]), len(c.shape(x))), "indexed by a tensor")
     c.set(op.outs[0], c.layout(x))

@@ -6,11 +6,14 @@ import math
 
 import numpy as np
 
+from compress.core.types import Attention
 from compress.graph.couplings import Block, Couplings, operands, ordered
 from compress.graph.rules.table import arguments, rule, value, wrap
 from compress.graph.trace import Op
 
 Segment = tuple[range, range]
+_MOVING = ("aten.transpose", "aten.permute", "aten.clone", "aten.contiguous", "aten.view", "aten._unsafe_view",
+           "aten.reshape", "aten.alias")  # fmt: skip
 
 
 def segments(old: tuple[int, ...], new: tuple[int, ...]) -> list[Segment]:
@@ -58,15 +61,44 @@ def view(c: Couplings, op: Op) -> None:
 
 
 def _only_one(c: Couplings, x: int, dims: range) -> None:
-    """An index of merged dimensions can carry one label: keep the block with most to give, fix the rest."""
+    """An index of merged dimensions can carry one label: keep the block with most to give, fix the rest.
+
+    Of the heads and the width that attention made, the one that is asked for is kept. Of key heads and the copies that
+    queries read (grouped queries), the more numerous.
+    """
     blocks = [block for block in c.layout(x) if any(d in dims for d in block[0])]
     if len(blocks) < 2:
         return
-    blocks.sort(key=lambda block: (c.is_parameter(block[1]), block[1].size))
+    if _by_products(c, x):
+        outer = -1 if c.attention is Attention.HEADS else 1
+        blocks.sort(key=lambda block: outer * block[0][0])
+    elif copies := [block for block in blocks if _copied(c, x, block, dims)]:
+        blocks.sort(key=lambda block: any(block is other for other in copies))
+    else:
+        blocks.sort(key=lambda block: (c.is_parameter(block[1]), block[1].size))
     for at, _ in blocks[:-1]:
         for d in at:
             if d in dims:
                 c.fix(x, d, "merged with another labelled dimension")
+
+
+def _by_products(c: Couplings, x: int) -> bool:
+    """Whether a product over tokens made the value, its dimensions since only moved."""
+    maker = c.makers.get(x)
+    while maker is not None and maker.name in _MOVING:
+        if operands(maker)[0] == x:
+            return False
+        x = operands(maker)[0]
+        maker = c.makers.get(x)
+    return maker is not None and maker.name.startswith(("aten.bmm", "aten.baddbmm", "aten._scaled_dot_product"))
+
+
+def _copied(c: Couplings, x: int, block: Block, dims: range) -> bool:
+    """Whether the block are copies of heads, more than there are heads: then the same copies of all heads leave."""
+    if c.attention is not Attention.HEADS or len(block[0]) > 1 or c.is_parameter(block[1]):
+        return False
+    others = [c.shape(x)[d] for d in dims if d not in block[0]]
+    return len(others) == 1 and block[1].size > others[0] > 1
 
 
 def _reshaped(block: Block, runs: list[Segment], old: tuple[int, ...], new: tuple[int, ...]) -> Block:
@@ -128,6 +160,21 @@ def squeeze(c: Couplings, op: Op) -> None:
     gone = {wrap(d, len(shape)) for d in ([given] if isinstance(given, int) else given)}
     left = [d for d in range(len(shape)) if not (d in gone and shape[d] == 1)]
     _renamed(c, x, out, {d: i for i, d in enumerate(left)})
+
+
+@rule("aten.flip", "aten.fliplr", "aten.flipud")
+def flip(c: Couplings, op: Op) -> None:
+    """Dimensions back to front, and so are their labels."""
+    a = arguments(op)
+    x = value(a["self"])
+    rank = len(c.shape(x))
+    given = a.get("dims", [])
+    turned = {wrap(d, rank) for d in ([given] if isinstance(given, int) else given)}
+    blocks: list[Block] = []
+    for dims, array in c.layout(x):
+        along = tuple(slice(None, None, -1 if d in turned else 1) for d in dims)
+        blocks.append((dims, array[along]))
+    c.set(op.outs[0], blocks)
 
 
 @rule("aten.expand", "aten.expand_copy", "aten.broadcast_to", "aten.expand_as")

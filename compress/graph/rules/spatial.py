@@ -139,3 +139,34 @@ def affine_grid(c: Couplings, op: Op) -> None:
     for v in refs(op.args):
         c.fix_all(v, "made into a sampling grid")
     c.set(op.outs[0], [])
+
+
+@rule("torchvision.roi_align", "torchvision.roi_pool")
+def regions(c: Couplings, op: Op) -> None:
+    """x (N, C, H, W) and regions (K, 5) -> (K, C, h, w): channels pass through, what places the regions stays."""
+    x, out = operands(op)[0], op.outs[0]
+    for other in operands(op)[1:]:
+        c.fix_all(other, "its values place regions")
+    for dim in (0, 2, 3):
+        c.fix(x, dim, "spatial extent")
+    labels = c.labels(x, 1)
+    c.set(out, [((1,), labels)] if labels is not None else [])
+    for other_out in op.outs[1:]:
+        c.set(other_out, [])
+
+
+@rule("torchvision.ps_roi_align", "torchvision.ps_roi_pool")
+def placed_regions(c: Couplings, op: Op) -> None:
+    """Every place in a region reads channels of its own: all of them stay."""
+    for v in operands(op):
+        c.fix_all(v, "every place in a region reads its own channels")
+    for out in op.outs:
+        c.set(out, [])
+
+
+@rule("torchvision.nms")
+def suppression(c: Couplings, op: Op) -> None:
+    """Boxes (K, 4) and scores (K,) are compared by value -> numbers of boxes."""
+    for v in operands(op):
+        c.fix_all(v, "compared by value to suppress overlapping boxes")
+    c.set(op.outs[0], [])
