@@ -18,6 +18,7 @@ from compress.core.types import Attention, Group
 from compress.graph.couplings import Couplings, Layout, at_first, label_parameters, operands, varies
 from compress.graph.groups import find_groups
 from compress.graph.positions import pin_other_readers
+from compress.graph.recurrent import tie_states
 from compress.graph.rules.elementwise import pointwise
 from compress.graph.rules.table import RULES
 from compress.graph.trace import Op, Trace, tensors_of, trace
@@ -124,15 +125,18 @@ def analyse(module: nn.Module, example: tuple[Any, ...], *, attention: Attention
     if unused:  # auxiliary heads run in training only, and read channels too
         with contextlib.suppress(Exception):  # what cannot be run cannot be coupled: it stays, and is reported
             traces.append(trace(module, example, train=True))
-    return _analyse(tensors, traces, attention)
+    return _analyse(module, tensors, traces, attention)
 
 
-def _analyse(tensors: Mapping[str, Tensor], traces: Sequence[Trace], attention: Attention) -> Analysis:
+def _analyse(
+    module: nn.Module, tensors: Mapping[str, Tensor], traces: Sequence[Trace], attention: Attention
+) -> Analysis:
     couplings = Couplings(attention, [])
     labels: dict[str, tuple[np.ndarray | None, ...]] = {}
     for name, tensor in tensors.items():
         labels[name] = tuple(couplings.fresh(size) if size > 1 else None for size in tensor.shape)
     couplings.parameter_labels = couplings.count
+    tie_states(couplings, module, labels)
     unknown: dict[str, str] = {}
     used: set[str] = set()
     layouts: list[Mapping[int, Layout]] = []
