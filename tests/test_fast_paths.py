@@ -11,6 +11,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
+from compress.budget import Limits, Problem
+from compress.budget.percent import _of_many, _of_one
+from compress.core.types import Group, Member, Scope
 from compress.graph.analyse import _components, analyse
 from compress.graph.couplings import at_first, varies
 from compress.graph.trace import trace
@@ -44,6 +47,17 @@ def test_kept_indices_are_those_of_every_dimension() -> None:
     got = {(name, d): kept for name, dims in kept_indices(analysis, dead).items() for d, kept in dims.items()}
     assert got.keys() == plain.keys()
     assert all(np.array_equal(got[key], plain[key]) for key in plain)
+
+
+@pytest.mark.parametrize("step", [1, 4, 8])
+@pytest.mark.parametrize("target", [0, 1, 3, 6, 9, 20])
+def test_one_group_alone_is_cut_as_block_by_block(step: int, target: int) -> None:
+    """Without looking at the blocks one by one, a group alone in its pool loses the same channels."""
+    group = Group("g", (Member("w", 0, np.arange(13)[:, None], produces=True),), np.arange(13))
+    scores = {"g": np.random.default_rng(0).random(13)}
+    problem = Problem(None, [group], scores, Limits(round_to=step), Scope.LAYER)  # type: ignore[arg-type]
+    plain = _of_many(problem, [0], target)
+    assert _of_one(problem, 0, target).tolist() == (np.concatenate(plain).tolist() if plain else [])
 
 
 def test_small_tensors_are_summed_as_large_ones() -> None:

@@ -82,17 +82,30 @@ def unit(group: Group, round_to: int) -> int:
     return round_to // math.gcd(round_to, min(widths))
 
 
+class Ranked(NamedTuple):
+    """Channels of one group, least important first: block b is `order[starts[b]:ends[b]]`."""
+
+    order: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+
+def ranked(group: Group, scores: np.ndarray, limits: Limits) -> Ranked:
+    """Rank the group's channels and cut them into the blocks that may leave, least important first."""
+    step = unit(group, limits.round_to)
+    smallest = -(-limits.least(group) // step) * step
+    ends = np.arange(group.size % step or step, group.size - smallest + 1, step)
+    starts = np.concatenate([np.zeros(1, dtype=np.int64), ends])[: len(ends)]
+    return Ranked(np.argsort(scores, kind="stable"), starts, ends)
+
+
 def blocks_of(number: int, group: Group, scores: np.ndarray, limits: Limits) -> list[Block]:
     """The blocks that may leave, least important first."""
-    step = unit(group, limits.round_to)
-    order = np.argsort(scores, kind="stable")
-    smallest = -(-limits.least(group) // step) * step
-    starts = [0, *range(group.size % step or step, group.size, step)]
-    ends = [end for end in (*starts[1:], group.size) if group.size - end >= smallest]
-    if not ends:
+    order, starts, ends = ranked(group, scores, limits)
+    if not len(ends):
         return []
-    sums = np.add.reduceat(scores[order[: ends[-1]]], starts[: len(ends)])
-    spans = zip(starts, ends, sums.tolist(), strict=False)
+    sums = np.add.reduceat(scores[order[: ends[-1]]], starts)
+    spans = zip(starts.tolist(), ends.tolist(), sums.tolist(), strict=True)
     return [Block(number, order[start:end], total / (end - start)) for start, end, total in spans]
 
 
