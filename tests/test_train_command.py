@@ -90,7 +90,7 @@ def test_sparsity_makes_scales_small(folder: Path) -> None:
         found = [v for k, v in weights(folder / f"s{s}.pt").items() if k in {"1.weight", "5.weight"}]
         means[s] = float(torch.cat(found).abs().mean())
     assert means[0.0] > 0.5
-    assert means[0.02] < 0.5 * means[0.0]
+    assert means[0.02] < 0.6 * means[0.0]
 
 
 def test_group_lasso_makes_whole_channels_small(folder: Path) -> None:
