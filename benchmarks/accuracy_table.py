@@ -92,20 +92,20 @@ def tuned(rows: list[Row]) -> list[str]:
     return lines
 
 
-def _tuned(rows: list[Row], network: str, target: float) -> tuple[list[list[float]], int, str]:
+def _tuned(rows: list[Row], network: str, target: float) -> tuple[list[list[float]], str, str]:
     """Values for (ours, peer) at 1 and at 5 epochs, on the seeds that all have; the peer's best variant of each."""
-    cells, variants, seeds = [], [], 0
+    cells, variants, seeds = [], [], ""
     for epochs in (1, 5):
         found = of(rows, "tune", network, target, epochs=epochs)
         by = {v: {r["seed"]: r["accuracy"] for r in found if r["variant"] == v} for v in {r["variant"] for r in found}}
         mine, others = by.pop("ours", {}), by
         shared = set(mine).intersection(*others.values()) if others else set()
         if not shared:
-            return [], 0, "-"
+            return [], "", "-"
         best = max(others, key=lambda v: statistics.mean(others[v][s] for s in shared))
         cells += [[mine[s] for s in sorted(shared)], [others[best][s] for s in sorted(shared)]]
         variants.append(best)
-        seeds = len(shared)
+        seeds += f" / {len(shared)}" if seeds else str(len(shared))
     return cells, seeds, " / ".join(dict.fromkeys(variants))
 
 
@@ -145,20 +145,24 @@ def bars(rows: list[Row]) -> list[str]:
         }
         worse = [f"{n} at {t:.2f} by {-m:.2f}" for (n, t), (m, _) in margins.items() if m < 0]
         quarter = {n: (m, s) for (n, t), (m, s) in margins.items() if t == 0.25}
-        clear = [n for n, (m, s) in quarter.items() if m > s]
-        shown = ", ".join(f"{n} {m:+.2f} (spread {s:.2f})" for n, (m, s) in quarter.items())
+        ahead_of = [n for n, (m, _) in quarter.items() if m > 0]
+        clear = [n for n, (m, s) in quarter.items() if s is not None and m > s]
+        shown = ", ".join(
+            f"{n} {m:+.2f} ({'one seed' if s is None else f'spread {s:.2f}'})" for n, (m, s) in quarter.items()
+        )
         asked = f"- After {epochs} epoch{'s' * (epochs > 1)} of the same fine-tuning"
         names = f" ({', '.join(worse)})" if worse else ""
         lines.append(
             f"{asked}: behind in {len(worse)} of {len(margins)} cells{names}; "
-            f"at 0.25 ahead by more than the spread on {len(clear)} of {len(quarter)}: {shown}."
+            f"at 0.25 ahead on {len(ahead_of)} of {len(quarter)}, on {len(clear)} of them with several seeds and by more "
+            f"than the spread: {shown}."
         )
     return lines
 
 
-def _spread(*both: list[float]) -> float:
-    """The larger of the two ranges over seeds; 0 where there is one seed."""
-    return max(max(values) - min(values) for values in both)
+def _spread(*both: list[float]) -> float | None:
+    """The larger of the two ranges over seeds; None where there is one seed."""
+    return None if min(map(len, both)) < 2 else max(max(values) - min(values) for values in both)
 
 
 PAGE = """# Accuracy at a budget of MACs, beside Torch-Pruning 1.6.1
