@@ -154,8 +154,8 @@ def bars(rows: list[Row]) -> list[str]:
         names = f" ({', '.join(worse)})" if worse else ""
         lines.append(
             f"{asked}: behind in {len(worse)} of {len(margins)} cells{names}; "
-            f"at 0.25 ahead on {len(ahead_of)} of {len(quarter)}, on {len(clear)} of them with several seeds and by more "
-            f"than the spread: {shown}."
+            f"at 0.25 ahead on {len(ahead_of)} of {len(quarter)}, with several seeds and by more "
+            f"than the spread on {len(clear)}: {shown}."
         )
     return lines
 
