@@ -457,3 +457,126 @@ def expanded(r: Random, c: int) -> nn.Module:
         lambda n, x: torch.where(x > 0, x, x.mean((2, 3), keepdim=True)),
     ]  # fmt: skip
     return Net(r.choice(kinds))
+
+
+@block
+def windowed(r: Random, c: int) -> nn.Module:
+    """Attention inside windows of two by two pixels, perhaps shifted, with a bias per head gathered from a table."""
+    heads, width, shift = r.choice((1, 2, 3)), r.choice((2, 4)), r.choice((0, 1))
+    hard = r.random() < 0.5
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        rows, columns = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
+        y = n.norm(x[..., :rows, :columns].permute(0, 2, 3, 1))
+        y = torch.roll(y, (-shift, -shift), (1, 2)) if shift else y
+        kept = c if hard else y.shape[-1]
+        y = y.view(-1, rows // 2, 2, columns // 2, 2, kept).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, kept)
+        q, k, v = n.qkv(y).reshape(y.shape[0], 4, 3, -1, width).permute(2, 0, 3, 1, 4).unbind(0)
+        bias = n.table[n.index.view(-1)].view(4, 4, -1).permute(2, 0, 1)
+        y = n.out(((q * n.scale) @ k.mT + bias[None]).softmax(-1).matmul(v).transpose(1, 2).reshape(-1, 4, n.inner))
+        y = y.view(-1, rows // 2, columns // 2, 2, 2, kept).permute(0, 1, 3, 2, 4, 5).reshape(-1, rows, columns, kept)
+        y = torch.roll(y, (shift, shift), (1, 2)) if shift else y
+        return x[..., :rows, :columns] + y.permute(0, 3, 1, 2)
+
+    net = Net(run, norm=nn.LayerNorm(c), qkv=nn.Linear(c, 3 * heads * width), out=nn.Linear(heads * width, c),
+              table=nn.Parameter(torch.randn(9, heads)), inner=heads * width, scale=width**-0.5)  # fmt: skip
+    place = torch.stack(torch.meshgrid(torch.arange(2), torch.arange(2), indexing="ij")).flatten(1)
+    apart = place[:, :, None] - place[:, None] + 1
+    net.register_buffer("index", apart[0] * 3 + apart[1])
+    return net
+
+
+@block
+def space_to_depth(r: Random, c: int) -> nn.Module:
+    """Four neighbouring pixels side by side, by slices or by a view, and a convolution over them."""
+    by_slices = r.random() < 0.5
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        x = x[..., : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2]
+        if by_slices:
+            y = torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1)
+        else:
+            b, k, h, w = x.shape
+            y = x.view(b, k, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4).reshape(b, k * 4, h // 2, w // 2)
+        return n.mix(y)
+
+    return Net(run, mix=conv_to(r, 4 * c, r.choice(WIDTHS)))
+
+
+@block
+def chosen(r: Random, c: int) -> nn.Module:
+    """Channels taken one by one, some twice and some never, by positions in a buffer."""
+    order = torch.tensor([r.randrange(c) for _ in range(r.choice(WIDTHS))])
+    twice = r.random() < 0.3
+    run: Callable[[Net, Tensor], Tensor] = r.choice(
+        (lambda n, x: n.mix(x[:, n.order]), lambda n, x: n.mix(x.index_select(1, n.order)))
+    )
+    net = Net(
+        (lambda n, x: run(n, n.body(x)) + n.other(x)[:, n.order].mean(1, keepdim=True)) if twice else run,
+        body=nn.Conv2d(c, c, 1), other=nn.Conv2d(c, c, 1), mix=conv_to(r, len(order), r.choice(WIDTHS)),
+    )  # fmt: skip
+    net.register_buffer("order", order)
+    return net
+
+
+@block
+def volumes(r: Random, c: int) -> nn.Module:
+    """An image and its mirror image as two frames: 3-d convolutions, plain, grouped or transposed, with their norm."""
+    out = r.choice(WIDTHS)
+    groups = r.choice((1, 2))
+    second = r.choice((nn.Conv3d, nn.ConvTranspose3d))(out, out, (1, 3, 3), padding=(0, 1, 1), groups=groups)
+    return Net(
+        lambda n, x: n.two(F.relu(n.bn(n.one(torch.stack([x, x.flip(3)], 2))))).mean(2),
+        one=nn.Conv3d(c, out, (2, 1, 1)), bn=nn.BatchNorm3d(out), two=second,
+    )  # fmt: skip
+
+
+@block
+def hourglass(r: Random, c: int) -> nn.Module:
+    """Down by a stride, up by a transposed convolution (perhaps in groups) or by interpolation, beside the input."""
+    mid, groups = r.choice(WIDTHS), r.choice((1, 2))
+    up: nn.Module = nn.ConvTranspose2d(mid, mid, 4, 2, 1, groups=groups)
+    if r.random() < 0.3:
+        up = nn.Upsample(scale_factor=2, mode="bilinear")
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        y = F.interpolate(n.up(n.down(x)), x.shape[2:], mode="nearest")
+        return torch.cat([x, n.act(y)], 1)
+
+    return Net(run, down=conv_to(r, c, mid, stride=2), up=up, act=activation(r, mid))
+
+
+@block
+def tied(r: Random, c: int) -> nn.Module:
+    """One kernel there and back: its transpose undoes what it did."""
+    mid = r.choice(WIDTHS)
+    return Net(
+        lambda n, x: x + F.conv_transpose2d(F.conv2d(x, n.kernel, n.bias).relu(), n.kernel),
+        kernel=nn.Parameter(torch.randn(mid, c, 1, 1)), bias=nn.Parameter(torch.zeros(mid)),
+    )  # fmt: skip
+
+
+@block
+def standardised(r: Random, c: int) -> nn.Module:
+    """Kernels standardised by a batch norm over their inputs, with a gain per output (BiT, NFNet)."""
+    out = r.choice(WIDTHS)
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        gain = n.gain * n.scale if n.scaled else None
+        flat = F.batch_norm(n.weight.reshape(1, n.weight.shape[0], -1), None, None, gain, training=True, eps=1e-4)
+        return F.conv2d(x, flat.reshape_as(n.weight), n.bias, padding=1)
+
+    return Net(run, weight=nn.Parameter(torch.randn(out, c, 3, 3)), gain=nn.Parameter(torch.ones(out)),
+               bias=nn.Parameter(torch.zeros(out)), scale=0.5, scaled=r.random() < 0.5)  # fmt: skip
+
+
+@block
+def placed(r: Random, c: int) -> nn.Module:
+    """An embedding of the place added to every pixel: resized, cropped, or one for rows and one for columns."""
+    kinds: list[Callable[[Net, Tensor], Tensor]] = [
+        lambda n, x: x + F.interpolate(n.place, x.shape[2:], mode="bilinear"),
+        lambda n, x: x + n.place[:, :, :1, :1].expand_as(x), lambda n, x: x + n.place.mean(2, keepdim=True)[..., :1],
+        lambda n, x: n.mix(x) + n.rows(torch.arange(x.shape[2]) % 5).mT[None, :, :, None],
+    ]  # fmt: skip
+    return Net(r.choice(kinds), place=nn.Parameter(torch.randn(1, c, 4, 4)), rows=nn.Embedding(5, c),
+               mix=nn.Conv2d(c, c, 1))  # fmt: skip

@@ -15,9 +15,22 @@ from tests.zoo.blocks import IMAGE_BLOCKS, WIDTHS
 from tests.zoo.harness import Net, randomised
 from tests.zoo.token_blocks import TOKEN_BLOCKS
 
-ENTRIES = ("image", "image", "image", "tokens", "words", "patches", "two images", "volume")
-HEADS = ("pooled", "flattened", "flattened", "hard view", "two", "nested", "tied", "dense")
+ENTRIES = (
+    "image", "image", "image", "tokens", "words", "patches", "two images", "volume", "image and words", "signal",
+)  # fmt: skip
+HEADS = ("pooled", "flattened", "flattened", "hard view", "two", "nested", "tied", "dense", "dataclass", "first token")
 LARGEST = 400  # elements of one example that a flattening head may read
+
+
+@dataclass
+class Answers:
+    """What a network with two answers may return; it is known to the export, so that its graph can be cut too."""
+
+    classes: Tensor
+    places: tuple[Tensor, ...]
+
+
+torch.export.register_dataclass(Answers, serialized_type_name="tests.Answers")
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,13 @@ def _entry(r: Random, kind: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
             image,
             image + 1,
         )
+    if kind == "image and words":
+        net = Net(lambda n, x, i: n.a(x) + n.b(i).mean(1)[..., None, None], a=nn.Conv2d(3, width, 1),
+                  b=nn.Embedding(11, width))  # fmt: skip
+        return net, (image, torch.randint(0, 11, (2, 7)))
+    if kind == "signal":
+        net = Net(lambda n, x: n.b(n.a(x)).mT, a=nn.Conv1d(3, width, 3, 1, 1), b=nn.BatchNorm1d(width))
+        return net, (torch.randn(2, 3, 9),)
     if kind == "volume":
         net = Net(lambda n, x: n.b(n.a(x).relu()).mean(2), a=nn.Conv3d(3, 4, 3, 1, 1), b=nn.Conv3d(4, width, 1))
         return net, (torch.randn(2, 3, 3, 5, 5),)
@@ -131,6 +151,13 @@ def _head(r: Random, x: Tensor, entry: nn.Module) -> tuple[str, nn.Module]:
         return kind, Net(
             lambda n, y: {"first": [n.a(pooled(y))], "second": (y.square().sum((1, 2)),)}, a=nn.Linear(width, 5)
         )
+    if kind == "dataclass":
+        return kind, Net(
+            lambda n, y: Answers(n.a(z := pooled(y)), (n.b(z).sigmoid(), n.c(z))),
+            a=nn.Linear(width, 5), b=nn.Linear(width, 4), c=nn.Linear(width, 1),
+        )  # fmt: skip
+    if kind == "first token" and not images:
+        return kind, Net(lambda n, y: n.fc(n.norm(y)[:, 0]), norm=nn.LayerNorm(width), fc=nn.Linear(width, 5))
     if kind == "tied" and isinstance(entry, nn.Embedding) and width == entry.embedding_dim:
         head = Net(lambda n, y: n.out(y), out=nn.Linear(width, 11, bias=False))
         head.out.weight = entry.weight

@@ -266,3 +266,90 @@ def experts(r: Random, c: int) -> nn.Module:
         lambda n, x: (torch.stack([b(x) for b in n.bodies], -1) * n.gate(x).softmax(-1)[..., None, :]).sum(-1),
         bodies=bodies, gate=nn.Linear(c, 3),
     )  # fmt: skip
+
+
+@block
+def multi_query(r: Random, c: int) -> nn.Module:
+    """All query heads read the one key head, broadcast or expanded."""
+    heads, width, way = r.choice((2, 3, 4)), r.choice((2, 4)), r.choice(("broadcast", "expand", "einsum"))
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        q = _heads(n, n.q(x), width)
+        k, v = n.k(x), n.v(x)
+        if way == "einsum":
+            y = torch.einsum("bhqk,bkd->bhqd", (torch.einsum("bhqd,bkd->bhqk", q, k) * n.scale).softmax(-1), v)
+        elif way == "broadcast":
+            y = (q @ k[:, None].mT * n.scale).softmax(-1) @ v[:, None]
+        else:
+            y = F.scaled_dot_product_attention(q, *(t[:, None].expand(-1, q.shape[1], -1, -1) for t in (k, v)))
+        return x + n.out(y.transpose(1, 2).flatten(2))
+
+    return Net(run, q=nn.Linear(c, heads * width), k=nn.Linear(c, width), v=nn.Linear(c, width),
+               out=nn.Linear(heads * width, c), **_spelling(r, heads, width))  # fmt: skip
+
+
+@block
+def cross_attention(r: Random, c: int) -> nn.Module:
+    """A few learned queries read the tokens, by products or by PyTorch's own layer with widths of its own."""
+    width, own = r.choice((4, 8)), r.random() < 0.5
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        q = n.latent.expand(x.shape[0], -1, -1)
+        if own:
+            return n.mha(q, x, x)[0]
+        return n.out(F.scaled_dot_product_attention(n.q(q), n.k(x), n.v(x)))
+
+    latent = nn.Parameter(torch.randn(1, 4, width))
+    if own:
+        return Net(run, latent=latent, mha=nn.MultiheadAttention(width, 2, kdim=c, vdim=c, batch_first=True))
+    return Net(run, latent=latent, q=nn.Linear(width, 6), k=nn.Linear(c, 6), v=nn.Linear(c, 8), out=nn.Linear(8, width))
+
+
+@block
+def placed(r: Random, c: int) -> nn.Module:
+    """An embedding of the place added to every token: a parameter or an Embedding, perhaps beside a class token."""
+    kinds: list[Callable[[Net, Tensor], Tensor]] = [
+        lambda n, x: x + n.place[:, : x.shape[1]], lambda n, x: x + n.rows(torch.arange(x.shape[1]) % 5),
+        lambda n, x: torch.cat([n.token.expand(x.shape[0], -1, -1), x + n.place[:, 1 : x.shape[1] + 1]], 1)[:, 1:],
+        lambda n, x: torch.cat([(n.token + n.place[:, :1]).repeat(x.shape[0], 1, 1), n.mix(x)], 1),
+    ]  # fmt: skip
+    return Net(r.choice(kinds), place=nn.Parameter(torch.randn(1, 40, c)), rows=nn.Embedding(5, c), mix=nn.Linear(c, c),
+               token=nn.Parameter(torch.randn(1, 1, c)))  # fmt: skip
+
+
+@block
+def scaled(r: Random, c: int) -> nn.Module:
+    """A perceptron behind a layer scale and bare shifts."""
+    mid = r.choice(WIDTHS)
+    return Net(lambda n, x: x + n.gamma * n.two(F.gelu(n.one(n.alpha * x + n.beta))), one=nn.Linear(c, mid),
+               two=nn.Linear(mid, c), gamma=nn.Parameter(torch.ones(c)), alpha=nn.Parameter(torch.ones(1, 1, c)),
+               beta=nn.Parameter(torch.zeros(c)))  # fmt: skip
+
+
+@block
+def as_image(r: Random, c: int) -> nn.Module:
+    """The first four tokens as a small image, the channels written into the view or not."""
+    hard = r.random() < 0.5
+    return Net(
+        lambda n, x: n.body(x[:, :4].mT.reshape(x.shape[0], c if hard else -1, 2, 2)).flatten(2).mT,
+        body=nn.Sequential(nn.Conv2d(c, c, 3, 1, 1, groups=c), nn.BatchNorm2d(c), nn.Conv2d(c, r.choice(WIDTHS), 1)),
+    )
+
+
+@block
+def tied(r: Random, c: int) -> nn.Module:
+    """One kernel there and back, by its transpose."""
+    mid = r.choice(WIDTHS)
+    return Net(lambda n, x: x + F.linear(F.linear(x, n.kernel).relu(), n.kernel.T, n.bias),
+               kernel=nn.Parameter(torch.randn(mid, c)), bias=nn.Parameter(torch.zeros(c)))  # fmt: skip
+
+
+@block
+def narrowing(r: Random, c: int) -> nn.Module:
+    """1-d convolutions with a stride and back (perhaps in groups), with a norm."""
+    mid, groups = r.choice(WIDTHS), r.choice((1, 2))
+    kind: Callable[[], nn.Module] = r.choice(
+        (lambda: nn.BatchNorm1d(mid), lambda: nn.InstanceNorm1d(mid), lambda: nn.GroupNorm(2, mid), nn.Identity)
+    )
+    return Net(lambda n, x: n.up(n.norm(n.down(x.mT)).relu()).mT, down=nn.Conv1d(c, mid, 3, 2, 1), norm=kind(),
+               up=nn.ConvTranspose1d(mid, mid, 4, 2, 1, groups=groups))  # fmt: skip
