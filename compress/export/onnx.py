@@ -21,6 +21,7 @@ from compress.core.deploying import Precision
 from compress.core.errors import ExportError
 from compress.export.doubled import in_double
 from compress.export.half import half_onnx
+from compress.export.onnx_names import name_outputs, numbered, output_names
 from compress.export.onnx_opset import newest_opset
 from compress.export.onnx_save import fits_in_one, save
 from compress.export.onnx_tidy import tidy
@@ -36,7 +37,8 @@ UNWANTED = ["fuse_matmul_add_bias_into_gemm", "fuse_matmul_add_bias_into_gemm_ba
 def write(job: Job) -> tuple[str, ...]:
     """Write `job.path` as an ONNX file, with its weights inside, or beside it where they take more than 2 GiB.
 
-    Inputs are named input, input_1, ...; outputs output, output_1, ...; free dimensions batch, height, width.
+    Inputs are named input, input_1, ...; outputs output, output_1, ..., or by their keys in a dict of tensors; free
+    dimensions batch, height, width.
     Raises ExportError where the asked opset cannot be had.
     """
     plain, notes = _at_opset(job)
@@ -79,7 +81,8 @@ def _at_opset(job: Job) -> tuple[Any, tuple[str, ...]]:
 def _converted(job: Job) -> Any:
     """Return the network as an onnx ModelProto of the asked opset."""
     with torch.no_grad():
-        outputs = len(tensors_of(job.module(*job.example)))
+        answer = job.module(*job.example)
+    outputs = len(tensors_of(answer))
     traced = with_means(exported_program(job.module, job.example, job.batched, job.sized))
     try:
         program = _exported(traced, job, outputs)
@@ -88,6 +91,7 @@ def _converted(job: Job) -> Any:
             program = _exported(traced.run_decompositions(), job, outputs)
     if program is None:
         raise ExportError("the exporter returned nothing")
+    name_outputs(program.model.graph, output_names(answer, outputs))
     proto = program.model_proto
     opset = next(entry.version for entry in proto.opset_import if entry.domain in {"", "ai.onnx"})
     if job.opset is not None and opset != job.opset:
@@ -111,8 +115,8 @@ def _exported(traced: ExportedProgram, job: Job, outputs: int) -> Any:
         dynamo=True,
         verbose=False,
         opset_version=job.opset,
-        input_names=_names("input", len(job.example)),
-        output_names=_names("output", outputs),
+        input_names=numbered("input", len(job.example)),
+        output_names=numbered("output", outputs),
         external_data=False,
         optimize=not _bounded_twice(traced),
     )
@@ -126,10 +130,6 @@ def _bounded_twice(traced: ExportedProgram) -> bool:
     """
     bounds = (torch.ops.aten.clamp.Tensor, torch.ops.aten.minimum.default, torch.ops.aten.maximum.default)
     return any(sum(user.target in bounds for user in node.users) > 1 for node in traced.graph.nodes)
-
-
-def _names(stem: str, count: int) -> list[str]:
-    return [stem if i == 0 else f"{stem}_{i}" for i in range(count)]
 
 
 def _values(graph: Any) -> Iterator[Any]:
