@@ -1,7 +1,7 @@
 """Clean-ups of an ONNX graph that neither PyTorch's exporter nor onnxsim makes, each true for every network.
 
 - equal initialisers become one, also those that tied weights or repeated constants left behind
-- Identity, and subgraphs that are computed twice, leave
+- Identity, and subgraphs that are computed twice, leave, but every output keeps its name
 - ReduceMean over all spatial dimensions becomes GlobalAveragePool: onnxruntime has it in its blocked layout and in int8
 - a Transpose that moves only dimensions of length 1 leaves where a Reshape reads it
 """
@@ -27,9 +27,23 @@ def tidy(proto: Any) -> Any:
     for node in list(model.graph):
         _pool_for_mean(node)
         _reshape_without_transpose(node)
+    names = [value.name for value in model.graph.outputs]
     for make in _PASSES:
         make()(model)
+    _each_its_name(model.graph, names)
     return ir.to_proto(model)
+
+
+def _each_its_name(graph: Any, names: list[str | None]) -> None:
+    """Give an output that became one value with another its own name back, by which users ask for it."""
+    for position, name in enumerate(names):
+        value = graph.outputs[position]
+        if value.name != name:
+            copy = ir.node("Identity", inputs=[value], num_outputs=1)
+            own = copy.outputs[0]
+            own.name, own.shape, own.type = name, value.shape, value.type
+            graph.append(copy)
+            graph.outputs[position] = own
 
 
 def _pool_for_mean(node: Any) -> None:
