@@ -117,7 +117,7 @@ def test_values_are_read(checkpoint: Path, invoke: Callable[..., Any]) -> None:
         ("--max-drop 1", "measured on labelled images, and there are none"),
         ("--min-agreement 0.9", "measured on images, and there are none"),
         ("--max-drop 1 --min-agreement 0.9 --data x.npz", "exclude each other"),
-        ("--max-drop 1 --data x.npz --params 0.5", "finds its own budget, not --params"),
+        ("--max-drop 1 --data x.npz --params 0.5", "finds its own budget, and excludes --params"),
         ("--max-drop -1 --data x.npz", "must be in [0, 100)"),
         ("--max-drop 1 --data x.npz --time-budget soon", "must be a duration"),
         ("-p 0.5 --time-budget 10m", "ends a search, and none is asked for"),

@@ -319,11 +319,3 @@ def test_loading_what_is_no_file_of_ours(suffix: str, tmp_path: Path) -> None:
     path.write_bytes(b"damaged")
     with pytest.raises(ExportError, match="cannot load"):
         load(path)
-
-
-def test_weights_beyond_two_gigabytes_are_refused_for_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One ONNX file holds 2 GiB; more is refused before the exporter starts, with a way out."""
-    monkeypatch.setattr("compress.export.onnx.LARGEST", 10)
-    with pytest.raises(ExportError, match="one ONNX file holds at most 2 GiB") as caught:
-        export(nn.Linear(3, 2), (torch.ones(2, 3),), tmp_path / "net.onnx")
-    assert ".pt2" in str(caught.value)

@@ -28,18 +28,26 @@ TOLERANCE = 1e-4
 
 
 def read_torchscript(path: Path, input_shape: tuple[int, ...] | None = None) -> Network:
-    """Return the network in the TorchScript archive at `path`.
+    """Return the network in the TorchScript archive at `path`, with parameters that can be cut.
 
-    `input_shape` has the batch first; without it, 224 x 224 images of as many channels as the first convolution
-    reads are tried. Raises CheckpointError where the archive is damaged, holds no parameters, cannot be run on the
-    default shape, or cannot be translated; UsageError where it cannot be run on `input_shape`.
+    Raises what `read_archive` does, and CheckpointError where the archive holds no parameters.
     """
-    script = _loaded(path)
-    require_no_nan(dict(script.named_parameters()), path)
-    if next(script.parameters(), None) is None:
+    if next(_loaded(path).parameters(), None) is None:
         raise CheckpointError(
             f"{path} has no parameters: its weights are frozen into the code", fix="save it without torch.jit.freeze"
         )
+    return read_archive(path, input_shape)
+
+
+def read_archive(path: Path, input_shape: tuple[int, ...] | None = None) -> Network:
+    """Return what the TorchScript archive at `path` computes; one that was frozen has constants for parameters.
+
+    `input_shape` has the batch first; without it, 224 x 224 images of as many channels as the first convolution
+    reads are tried. Raises CheckpointError where the archive is damaged, cannot be run on the default shape, or cannot
+    be translated; UsageError where it cannot be run on `input_shape`.
+    """
+    script = _loaded(path)
+    require_no_nan(dict(script.named_parameters()), path)
     shape, note = _shape(script, path, input_shape)
     batch = _batch_that_runs(script, shape, path, given=input_shape is not None)
     sample = example(shape, batch)

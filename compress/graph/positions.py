@@ -40,6 +40,8 @@ def known(c: Couplings, value: int) -> np.ndarray | None:
     found = c.constants.get(root(c, value))
     if not isinstance(found, Tensor) or found.dim() != 1 or found.dtype not in (torch.int64, torch.int32):
         return None
+    if found.is_meta:  # a network without values
+        return None
     return np.asarray(found.cpu().numpy(), dtype=np.int64)
 
 

@@ -16,6 +16,7 @@ import torch
 
 from compress.checkpoint import load as read_checkpoint
 from compress.checkpoint.sniff import Format, sniff
+from compress.checkpoint.torchscript import read_archive
 from compress.core.errors import CompressError, UsageError
 from compress.core.measuring import Backend, Device
 from compress.core.progress import Progress, Silent
@@ -114,7 +115,10 @@ def subject_of(path: Path, options: BenchOptions, at: int) -> Subject:
     if path.suffix.lower() == ".onnx":
         return Subject(label=label, path=path, network=None, shape=options.input_shape)
     layout = sniff(path)
-    own_graph = layout in {Format.TORCHSCRIPT, Format.EXPORTED}
+    if layout is Format.TORCHSCRIPT:
+        archive = read_archive(path, options.input_shape)
+        return Subject(label=label, path=path, network=archive, shape=options.input_shape, script=True)
+    own_graph = layout is Format.EXPORTED
     network = read_checkpoint(
         path,
         arch=None if own_graph else _arch(options, at),
@@ -127,7 +131,6 @@ def subject_of(path: Path, options: BenchOptions, at: int) -> Subject:
         path=path,
         network=opened(network)[0],
         shape=options.input_shape,
-        script=layout is Format.TORCHSCRIPT,
     )
 
 
