@@ -172,6 +172,7 @@ def test_two_processes_train_as_one(folder: Path) -> None:
         (("--lr", 1e12, *QUICK), "no longer a finite number"),
         (("--precision", "float16", "--device", "cpu"), "needs a GPU"),
         (("--resume", "--start", "none.pt"), "no file none.pt"),
+        (("--input-shape", "1,1,20,20"), "cannot run on images of 1 x 20 x 20"),
     ],
 )
 def test_bad_inputs_end_with_2(folder: Path, arguments: tuple[object, ...], said: str) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from compress.checkpoint import load as read_checkpoint
 from compress.checkpoint.architecture import parse
 from compress.checkpoint.inputs import image_channels
-from compress.core.errors import CheckpointError, UsageError
+from compress.core.errors import CheckpointError, DataError, UsageError
 from compress.core.files import written_whole
 from compress.core.progress import Progress, Silent
 from compress.core.types import Accuracy, Preprocessing
@@ -23,6 +23,7 @@ from compress.evaluation.data import Data, look, open_data
 from compress.evaluation.learning import Learning, as_data, divided, fits_memory, in_memory, learning_from, mean_and_std
 from compress.evaluation.metrics import evaluate
 from compress.graph.analyse import analyse
+from compress.graph.trace import quiet_module, set_mode
 from compress.measure.machine import this_machine
 from compress.recovery.finetune import cross_entropy, marks_by, require_labels
 from compress.recovery.training.judging import Judge
@@ -81,6 +82,7 @@ def run_train(
         torch.manual_seed(recipe.seed)
         built = _built(options, shape, seen.classes)
         shape = (1, image_channels(built.module) or shape[1], *shape[2:])
+        _require_that_it_runs(built.module, shape, options)
         _prepare_scales(built.module, recipe, started=options.start is not None)
         learning, steps, tested = _images(options, shape, recipe, told)
         require_labels(built.module, learning.samples, team)
@@ -118,6 +120,21 @@ def _built(options: TrainOptions, shape: tuple[int, ...], classes: int | None) -
             taken = ", ".join(f"{name}={value}" for name, value in offer.items())
             return Built(module, full, (f"{taken} (from the data)",) if taken else ())
     raise AssertionError("the last offer returns or raises")
+
+
+def _require_that_it_runs(module: nn.Module, shape: tuple[int, ...], options: TrainOptions) -> None:
+    """Refuse images that the network cannot read, before any are loaded; DataError says their shape."""
+    try:
+        with quiet_module(module), torch.no_grad():
+            set_mode(module, train=False)
+            module(torch.zeros((2, *shape[1:])))
+    except (RuntimeError, ValueError, IndexError) as error:
+        size = " x ".join(map(str, shape[1:]))
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{options.arch} cannot run on images of {size} (channels, height, width) from {options.data}: {reason}",
+            fix="give --input-shape 1,C,H,W of a size that it reads, or other images",
+        ) from error
 
 
 def _prepare_scales(module: nn.Module, recipe: Recipe, *, started: bool) -> None:
