@@ -66,6 +66,8 @@ def load(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
     if path.exists():
         for line in path.read_text().splitlines():
             record = json.loads(line)
+            if record["task"] == "cut":
+                record.pop("seconds", None)  # earlier records timed it there, by the wall clock
             newest.setdefault((record["kind"], record["name"]), {})[record["task"]] = record
     order = ("cut", "speed", "onnx")
     return {key: {k: v for t in order for k, v in tasks.get(t, {}).items()} for key, tasks in newest.items()}

@@ -123,7 +123,9 @@ def _few(every: Sequence[Record]) -> str:
 
 def _growth(every: Sequence[Record]) -> str:
     """Seconds against operators and weights, for networks of one family; an exponent of 1 is linear."""
-    known = {r["name"]: r for r in every if r["kind"] == "torchvision classification" and "seconds" in r}
+    known = {
+        r["name"]: r for r in every if r["kind"] == "torchvision classification" and "seconds" in r and "operators" in r
+    }
     lines = ["| networks | operators | million weights | seconds | exponent in operators | Torch-Pruning's |"]
     lines.append("|---|---|---|---|---|---|")
     for names in DEEPER:

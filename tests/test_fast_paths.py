@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from random import Random
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 
 from compress.budget import Limits, Problem
 from compress.budget.percent import _of_many, _of_one
+from compress.core.collector import uncollected
 from compress.core.types import Group, Member, Scope
 from compress.graph.analyse import _components, analyse
 from compress.graph.couplings import at_first, varies
@@ -119,3 +121,13 @@ def test_a_recurrent_state_has_one_size_on_a_sequence_of_one_step(layer: nn.Modu
     outcome = cut_both(randomised(net), (torch.randn(2, 1, 5),), graph=True)
     assert outcome.why_not is None
     assert outcome.worst < 1e-6
+
+
+def test_the_collector_is_back_whatever_happens() -> None:
+    """Work that runs without the garbage collector leaves it as it was, also where it fails or is nested."""
+    assert gc.isenabled()
+    with uncollected():
+        with pytest.raises(ValueError, match="no"), uncollected():
+            raise ValueError("no")
+        assert not gc.isenabled()
+    assert gc.isenabled()

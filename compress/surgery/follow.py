@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from compress.core.collector import uncollected
 from compress.graph.analyse import Analysis
 from compress.graph.couplings import operands
 from compress.graph.positions import CHOOSING, renumbered
@@ -81,7 +82,8 @@ class Follower:
     def run(self) -> Progress:
         """Run the module as far as it goes and compare with what the graph expects."""
         self.runs += 1
-        after, error = attempt(self.module, self.example, meta=self.analysis.traces[0].on_meta)
+        with uncollected():
+            after, error = attempt(self.module, self.example, meta=self.analysis.traces[0].on_meta)
         outputs = [self.sizes.after(value) for value in self.analysis.traces[0].outputs]
         through = error is None and outputs == [after.shapes[value] for value in after.outputs]
         found = _compared(self.expected, self.analysis, self.sizes, after, error)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.core.collector import uncollected
 from compress.graph.analyse import Analysis
 from compress.graph.positions import all_renumbered
 from compress.graph.trace import tensors_of
@@ -101,8 +102,9 @@ def cut_module(
 
     `check` tells whether a module computes the right thing; it is asked only where the operators do not tell already.
     """
-    sizes, kept = sizes_after(analysis, dead), kept_indices(analysis, dead)
-    twin = sliced_copy(module, kept, all_renumbered(analysis.couplings, dead))
-    refresh_bare_norms(twin, analysis, sizes)
+    with uncollected():
+        sizes, kept = sizes_after(analysis, dead), kept_indices(analysis, dead)
+        twin = sliced_copy(module, kept, all_renumbered(analysis.couplings, dead))
+        refresh_bare_norms(twin, analysis, sizes)
     repaired, end = follow(twin, example, analysis, sizes, check)
     return CutModule(twin, repaired, end.problem, end)

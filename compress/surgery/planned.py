@@ -12,6 +12,7 @@ from torch import nn
 from compress.budget import Limits, Problem, choose
 from compress.core.budgets import Budget
 from compress.core.clock import Clock
+from compress.core.collector import uncollected
 from compress.core.errors import PlanError, UsageError
 from compress.core.types import Attention, Costs, Group, Plan, Scope
 from compress.graph.analyse import Analysis, analyse
@@ -92,11 +93,11 @@ def cut_whole(
     Raises PlanError where nothing can leave, ExactnessError where the cut is not exact, TraceError where the network
     does not run.
     """
-    with clock.stage("analyse"):
+    with clock.stage("analyse"), uncollected():
         attention = options.plan.attention if options.plan is not None else options.attention
         analysis = analyse(module, example, attention=attention)
         groups = analysis.prunable
-    with clock.stage("plan"):
+    with clock.stage("plan"), uncollected():
         if options.plan is not None:
             chosen, dead = _replayed(options.plan, analysis)
         else:
