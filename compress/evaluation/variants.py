@@ -87,6 +87,7 @@ class _Sums:
     same: int = 0
 
     def add(self, logits: Tensor, answers: Tensor, labels: Tensor | None) -> None:
+        """Count the answers to one chunk of images, beside the original's and the labels."""
         best = logits.argmax(1)
         self.images += len(logits)
         self.same += int((best == answers).sum())

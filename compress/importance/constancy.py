@@ -46,6 +46,7 @@ def _spans(evidence: Evidence) -> dict[str, Tensor]:
         ends: dict[str, tuple[Tensor, Tensor]] = {}
 
         def beside(name: str, use: int, x: Tensor, run: Call) -> object:
+            """Widen the range of what the weight reads, then run the operator."""
             del use
             wide = kernels[name].dim() > 2
             others = [d for d in range(x.dim()) if d != (1 if wide else x.dim() - 1)]

@@ -79,6 +79,7 @@ class Evidence:
         found: dict[str, _Sums] = {}
 
         def beside(name: str, use: int, x: Tensor, call: Call) -> Any:
+            """Add what the weight reads to its sums, then run the operator."""
             del use
             limit = max(int(ROWS * share), 16)
             places = _places(x, kernels[name], limit)

@@ -52,6 +52,7 @@ def cut_within(job: Job, asked: Pursuit, measure: Measure) -> Made:
     least = asked.bound.floor(measure.original)
 
     def attempt(share: float) -> Tried | None:
+        """Cut to this share of the MACs and measure; None where no cut reaches it."""
         begun = time.perf_counter()
         options = replace(job.options, budget=Macs(share))
         try:
