@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 import compress
 from compress.cli import app, checks
 from compress.cli.progress import TerminalProgress, progress_for
+from compress.cli.records import flat
 from compress.cli.slim import slim
 from compress.core.errors import PlanError, UsageError
 from compress.core.progress import Silent
@@ -58,7 +59,7 @@ def test_the_options_are_the_pipelines() -> None:
     from compress.pipeline import SlimOptions
 
     fields = {field.name for field in dataclasses.fields(SlimOptions)}
-    assert set(inspect.signature(slim).parameters) == fields | {"quiet", "debug"}
+    assert set(inspect.signature(flat(slim)).parameters) == fields | {"quiet", "debug"}
 
 
 def test_defaults_reach_the_pipeline(checkpoint: Path, invoke: Callable[..., Any]) -> None:

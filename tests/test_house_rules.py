@@ -31,9 +31,7 @@ def test_files_and_functions_stay_small(path: Path) -> None:
     """A file holds one idea within 350 lines, a function one step within 60."""
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= FILE_LINES, f"{_name(path)} has {lines} lines: split it where its second idea begins"
-    # A command's signature is its list of options, one a line: there, only what it does counts.
-    command = _name(path).startswith("cli/")
-    long = {f.name: (f.end_lineno or 0) - (f.body[0] if command else f).lineno + 1 for f in _functions(path)}
+    long = {f.name: (f.end_lineno or 0) - f.lineno + 1 for f in _functions(path)}
     assert not {name: size for name, size in long.items() if size > FUNCTION_LINES}
 
 

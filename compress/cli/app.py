@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 import compress
 from compress.cli import bench, flops, inspect, maps, report, sensitivity, slim, sweep, train, verify
+from compress.cli.records import flat
 
 HELP = """Make a trained PyTorch network smaller and faster: remove channels, check that nothing else changed, export.
 
@@ -23,16 +25,20 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("slim", help=slim.HELP, no_args_is_help=True)(slim.slim)
-app.command("inspect", help=inspect.HELP, no_args_is_help=True)(inspect.inspect)
-app.command("bench", help=bench.HELP, no_args_is_help=True)(bench.bench)
-app.command("flops", help=flops.HELP, no_args_is_help=True)(flops.flops)
-app.command("report", help=report.HELP, no_args_is_help=True)(report.report)
-app.command("sweep", help=sweep.HELP, no_args_is_help=True)(sweep.sweep)
-app.command("train", help=train.HELP, no_args_is_help=True)(train.train)
-app.command("sensitivity", help=sensitivity.HELP, no_args_is_help=True)(sensitivity.sensitivity)
-app.command("maps", help=maps.HELP, no_args_is_help=True)(maps.maps)
-app.command("verify", help=verify.HELP, no_args_is_help=True)(verify.verify)
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "slim": (slim.slim, slim.HELP),
+    "inspect": (inspect.inspect, inspect.HELP),
+    "bench": (bench.bench, bench.HELP),
+    "flops": (flops.flops, flops.HELP),
+    "report": (report.report, report.HELP),
+    "sweep": (sweep.sweep, sweep.HELP),
+    "train": (train.train, train.HELP),
+    "sensitivity": (sensitivity.sensitivity, sensitivity.HELP),
+    "maps": (maps.maps, maps.HELP),
+    "verify": (verify.verify, verify.HELP),
+}
+for name, (command, text) in COMMANDS.items():
+    app.command(name, help=text, no_args_is_help=True)(flat(command))
 
 
 def _say_version(wanted: bool) -> None:

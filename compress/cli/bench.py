@@ -10,7 +10,7 @@ from compress.cli.errors import told_in_words
 from compress.cli.options import measuring, reading, running, writing
 from compress.cli.progress import progress_for
 from compress.core.errors import UsageError
-from compress.core.measuring import Backend, Device
+from compress.core.measuring import Backend
 
 HELP = """Measure networks against each other, and say only what the measurement supports.
 
@@ -30,27 +30,20 @@ A checkpoint and its cut, eagerly and compiled, at two batch sizes and thread co
 """
 
 
-def bench(  # noqa: PLR0917 - typer reads the options from the parameters, one each
+def bench(
+    *,
     files: measuring.Files,
-    backend: measuring.Backends = None,
-    device: measuring.DeviceOption = Device.AUTO,
-    batch: measuring.Batches = "1",
-    threads: measuring.ThreadCounts = None,
-    rounds: measuring.Rounds = 30,
-    seconds: measuring.Seconds = 20.0,
-    per_layer: measuring.PerLayer = False,
-    memory: measuring.FreshProcess = True,
+    measured: measuring.Measuring,
     arch: measuring.Archs = None,
     input_shape: reading.InputShape = None,
     num_classes: reading.NumClasses = None,
     trust: reading.Trust = False,
     plot: measuring.Plot = None,
     json: writing.Json = None,
-    quiet: running.Quiet = False,
-    debug: running.Debug = False,
+    speaking: running.Speaking,
 ) -> None:
     """Run the command."""
-    with told_in_words(debug=debug):
+    with told_in_words(debug=speaking.debug):
         for file in files:
             checks.checkpoint(file)
         checks.outputs((), (json, plot), inputs=files)
@@ -64,20 +57,20 @@ def bench(  # noqa: PLR0917 - typer reads the options from the parameters, one e
             )
         fields = {
             "files": tuple(files),
-            "backends": tuple(dict.fromkeys(backend or (Backend.ONNXRUNTIME,))),
-            "device": device,
-            "batches": counts("--batch", batch),
-            "threads": counts("--threads", threads) if threads else (),
-            "rounds": rounds,
-            "max_seconds": seconds,
-            "per_layer": per_layer,
-            "fresh": memory,
+            "backends": tuple(dict.fromkeys(measured.backend or (Backend.ONNXRUNTIME,))),
+            "device": measured.device,
+            "batches": counts("--batch", measured.batch),
+            "threads": counts("--threads", measured.threads) if measured.threads else (),
+            "rounds": measured.rounds,
+            "max_seconds": measured.seconds,
+            "per_layer": measured.per_layer,
+            "fresh": measured.memory,
             "arch": named,
             "input_shape": checks.input_shape(input_shape),
             "num_classes": num_classes,
             "trust": trust,
         }
-        _run(fields, plot, json, quiet=quiet)
+        _run(fields, plot, json, quiet=speaking.quiet)
 
 
 def counts(option: str, text: str) -> tuple[int, ...]:

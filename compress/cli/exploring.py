@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import typer
@@ -62,6 +63,20 @@ def names(text: str) -> tuple[str, ...]:
     if not found:
         raise UsageError(f"--importance {text!r} names no criterion", fix="for example activation,l1")
     return found
+
+
+def finish(found: Any, words: ModuleType, json: Path | None, picture: Path | None, *, quiet: bool) -> None:
+    """Write and show what was found, as the report's module `words` has it; end an interrupted command as one."""
+    from compress.report.exploring import write_report
+    from compress.report.terminal import console
+
+    if json is not None:
+        write_report(found.origin, words.tree(found), json)
+    if picture is not None:
+        words.draw(found, picture)
+    if not quiet:
+        console().print(words.told(found))
+    ended(complete=found.complete, files=(json, picture))
 
 
 def ended(*, complete: bool, files: Iterable[Path | None]) -> None:

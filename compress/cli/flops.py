@@ -6,6 +6,7 @@ from compress.cli import checks
 from compress.cli.errors import told_in_words
 from compress.cli.options import measuring, reading, running, writing
 from compress.cli.progress import progress_for
+from compress.cli.records import values
 
 HELP = """Count MACs, parameters, activations and memory traffic of a network, layer by layer, for one input.
 
@@ -22,21 +23,18 @@ with few FLOPs a byte are bound by memory: taking channels from them saves less 
 """
 
 
-def flops(  # noqa: PLR0917 - typer reads the options from the parameters, one each
+def flops(
+    *,
     file: measuring.File,
-    arch: reading.Arch = None,
-    input_shape: reading.InputShape = None,
-    num_classes: reading.NumClasses = None,
-    trust: reading.Trust = False,
+    read: reading.Reading,
     top: measuring.Top = 30,
     everything: measuring.All = False,
     json: writing.Json = None,
-    quiet: running.Quiet = False,
-    debug: running.Debug = False,
+    speaking: running.Speaking,
 ) -> None:
     """Run the command."""
-    with told_in_words(debug=debug):
-        shape = checks.input_shape(input_shape)
+    with told_in_words(debug=speaking.debug):
+        how = values(read) | {"input_shape": checks.input_shape(read.input_shape)}
         checks.checkpoint(file)
         checks.outputs((), (json,), inputs=(file,))
         from compress.core.files import written_whole
@@ -44,10 +42,10 @@ def flops(  # noqa: PLR0917 - typer reads the options from the parameters, one e
         from compress.report.flops import flops_json, flops_table
         from compress.report.terminal import console
 
-        with progress_for(quiet=quiet).stage("load and count"):
-            cost = run_flops(file, arch=arch, input_shape=shape, num_classes=num_classes, trust=trust)
+        with progress_for(quiet=speaking.quiet).stage("load and count"):
+            cost = run_flops(file, **how)
         if json is not None:
             with written_whole(json) as temporary:
                 temporary.write_text(flops_json(cost), encoding="utf-8")
-        if not quiet:
+        if not speaking.quiet:
             console().print(flops_table(cost, None if everything else top))

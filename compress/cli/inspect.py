@@ -9,6 +9,7 @@ from compress.cli import checks
 from compress.cli.errors import told_in_words
 from compress.cli.options import cutting, images, reading, running, writing
 from compress.cli.progress import progress_for
+from compress.cli.records import values
 from compress.core.progress import Progress
 from compress.core.types import Attention
 
@@ -32,13 +33,11 @@ leave. A layer between two groups vanishes with either, so shares add up to more
 """
 
 
-def inspect(  # noqa: PLR0917 - typer reads the options from the parameters, one each
+def inspect(
+    *,
     checkpoint: reading.Checkpoint,
     attention: cutting.AttentionOption = Attention.HEADS,
-    arch: reading.Arch = None,
-    input_shape: reading.InputShape = None,
-    num_classes: reading.NumClasses = None,
-    trust: reading.Trust = False,
+    read: reading.Reading,
     tree: writing.Tree = False,
     importance: writing.Spread = None,
     calibration: images.Inputs = None,
@@ -48,20 +47,18 @@ def inspect(  # noqa: PLR0917 - typer reads the options from the parameters, one
     json: writing.Json = None,
     dot: writing.Dot = None,
     svg: writing.Svg = None,
-    quiet: running.Quiet = False,
-    debug: running.Debug = False,
+    speaking: running.Speaking,
 ) -> None:
     """Run the command."""
-    with told_in_words(debug=debug):
-        shape = checks.input_shape(input_shape)
+    with told_in_words(debug=speaking.debug):
+        how = values(read) | {"attention": attention, "input_shape": checks.input_shape(read.input_shape)}
         checks.checkpoint(checkpoint)
         checks.outputs((), (json, dot, svg), inputs=(checkpoint,))
-        reading = {"arch": arch, "input_shape": shape, "num_classes": num_classes, "trust": trust}
-        progress = progress_for(quiet=quiet)
+        progress = progress_for(quiet=speaking.quiet)
         looks = {"calibration": calibration, "mean": mean, "std": std, "resize": resize}
-        facts = _found(checkpoint, {"attention": attention, **reading}, importance, looks, progress)
+        facts = _found(checkpoint, how, importance, looks, progress)
         _write(facts, json, dot, svg, progress)
-        if not quiet:
+        if not speaking.quiet:
             from compress.report.groups import told
             from compress.report.terminal import console
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from compress.cli import exploring as shared
 from compress.cli.errors import told_in_words
 from compress.cli.options import exploring, images, reading, running, writing
 from compress.cli.progress import progress_for
+from compress.cli.records import values
 
 HELP = """Draw the mean feature maps of a layer over a data set, the most active channels first, in one colour scale.
 
@@ -23,45 +21,27 @@ counted and named: they are dead, and `compress slim --drop-dead` takes them awa
 """
 
 
-def maps(  # noqa: PLR0917 - typer reads the options from the parameters, one each
+def maps(
+    *,
     checkpoint: reading.Checkpoint,
     layer: exploring.Layer,
-    data: exploring.Needed,
     top: exploring.Top = 64,
-    arch: reading.Arch = None,
-    input_shape: reading.InputShape = None,
-    num_classes: reading.NumClasses = None,
-    trust: reading.Trust = False,
-    images: exploring.Images = None,
-    download: images.Download = False,
-    mean: images.Mean = None,
-    std: images.Std = None,
-    resize: images.Resize = None,
+    looked: exploring.Looking,
+    read: reading.Reading,
+    prepared: images.Preparing,
     out: exploring.Picture = None,
     json: writing.Json = None,
-    threads: running.Threads = None,
-    seed: running.Seed = 0,
-    quiet: running.Quiet = False,
-    debug: running.Debug = False,
+    repeated: running.Repeating,
+    speaking: running.Speaking,
 ) -> None:
     """Run the command."""
-    given = dict(locals())
-    with told_in_words(debug=debug):
-        _run(shared.fields(given, (json,), (out,)), {"layer": layer, "top": top}, json, out, quiet=quiet)
+    given = values(read, looked, prepared, repeated) | {"checkpoint": checkpoint}
+    with told_in_words(debug=speaking.debug):
+        explore = shared.fields(given, (json,), (out,))
+        from compress.pipeline.exploring import ExploreOptions
+        from compress.pipeline.maps import MapsOptions, run_maps
+        from compress.report import maps as words
 
-
-def _run(read: dict[str, Any], how: dict[str, Any], json: Path | None, out: Path | None, *, quiet: bool) -> None:
-    from compress.pipeline.exploring import ExploreOptions
-    from compress.pipeline.maps import MapsOptions, run_maps
-    from compress.report.exploring import write_report
-    from compress.report.maps import draw, told, tree
-    from compress.report.terminal import console
-
-    found = run_maps(MapsOptions(explore=ExploreOptions(**read), **how), progress_for(quiet=quiet))
-    if json is not None:
-        write_report(found.origin, tree(found), json)
-    if out is not None:
-        draw(found, out)
-    if not quiet:
-        console().print(told(found))
-    shared.ended(complete=found.complete, files=(json, out))
+        options = MapsOptions(explore=ExploreOptions(**explore), layer=layer, top=top)
+        found = run_maps(options, progress_for(quiet=speaking.quiet))
+        shared.finish(found, words, json, out, quiet=speaking.quiet)

@@ -37,9 +37,9 @@ Page = Annotated[
 ]
 
 
-def report(runs: Runs, out: Page, quiet: running.Quiet = False, debug: running.Debug = False) -> None:
+def report(*, runs: Runs, out: Page, speaking: running.Speaking) -> None:
     """Run the command."""
-    with told_in_words(debug=debug):
+    with told_in_words(debug=speaking.debug):
         for path in runs:
             if not path.is_file():
                 raise UsageError(f"there is no file {path}", fix="name what --json of a command wrote")
@@ -48,5 +48,5 @@ def report(runs: Runs, out: Page, quiet: running.Quiet = False, debug: running.D
         from compress.report.page.build import write_report
 
         write_report(runs, out)
-        if not quiet:
+        if not speaking.quiet:
             print(f"wrote {out} ({len(runs)} {'run' if len(runs) == 1 else 'runs'})")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from compress.cli import exploring as shared
 from compress.cli.errors import told_in_words
 from compress.cli.options import cutting, exploring, images, reading, running, writing
 from compress.cli.progress import progress_for
+from compress.cli.records import values
 
 HELP = """Measure the network with 10, 20 ... 90 % of each group's channels gone, and without each residual block.
 
@@ -27,46 +25,27 @@ On fewer images, as a heat map and with every figure:
 """
 
 
-def sensitivity(  # noqa: PLR0917 - typer reads the options from the parameters, one each
+def sensitivity(
+    *,
     checkpoint: reading.Checkpoint,
-    data: exploring.Needed,
+    looked: exploring.Looking,
+    read: reading.Reading,
     importance: cutting.Importance = None,
-    arch: reading.Arch = None,
-    input_shape: reading.InputShape = None,
-    num_classes: reading.NumClasses = None,
-    trust: reading.Trust = False,
     calibration: exploring.Ranked = None,
-    images: exploring.Images = None,
-    download: images.Download = False,
-    mean: images.Mean = None,
-    std: images.Std = None,
-    resize: images.Resize = None,
+    prepared: images.Preparing,
     plot: exploring.Plot = None,
     json: writing.Json = None,
-    threads: running.Threads = None,
-    seed: running.Seed = 0,
-    quiet: running.Quiet = False,
-    debug: running.Debug = False,
+    repeated: running.Repeating,
+    speaking: running.Speaking,
 ) -> None:
     """Run the command."""
-    given = dict(locals())
-    with told_in_words(debug=debug):
-        _run(shared.fields(given, (json,), (plot,)), importance, json, plot, quiet=quiet)
+    given = values(read, looked, prepared, repeated) | {"checkpoint": checkpoint, "calibration": calibration}
+    with told_in_words(debug=speaking.debug):
+        explore = shared.fields(given, (json,), (plot,))
+        from compress.pipeline.exploring import ExploreOptions
+        from compress.pipeline.sensitivity import SensitivityOptions, run_sensitivity
+        from compress.report import sensitivity as words
 
-
-def _run(read: dict[str, Any], importance: str | None, json: Path | None, plot: Path | None, *, quiet: bool) -> None:
-    from compress.pipeline.exploring import ExploreOptions
-    from compress.pipeline.sensitivity import SensitivityOptions, run_sensitivity
-    from compress.report.exploring import write_report
-    from compress.report.sensitivity import draw, told, tree
-    from compress.report.terminal import console
-
-    options = SensitivityOptions(explore=ExploreOptions(**read), importance=importance)
-    found = run_sensitivity(options, progress_for(quiet=quiet))
-    if json is not None:
-        write_report(found.origin, tree(found), json)
-    if plot is not None:
-        draw(found, plot)
-    if not quiet:
-        console().print(told(found))
-    shared.ended(complete=found.complete, files=(json, plot))
+        options = SensitivityOptions(explore=ExploreOptions(**explore), importance=importance)
+        found = run_sensitivity(options, progress_for(quiet=speaking.quiet))
+        shared.finish(found, words, json, plot, quiet=speaking.quiet)

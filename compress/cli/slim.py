@@ -9,9 +9,7 @@ from compress.cli import checks
 from compress.cli.errors import told_in_words
 from compress.cli.options import bounding, cutting, deploying, images, reading, recovering, running, tuning, writing
 from compress.cli.progress import progress_for, speaks
-from compress.core.deploying import Int8Method
-from compress.core.types import Attention, Scope
-from compress.recovery.training.recipe import Precision
+from compress.cli.records import values
 
 HELP = """Remove channels from a trained network, check the result, measure it, and export it.
 
@@ -40,77 +38,28 @@ Protect some layers, and keep every figure:
 """
 
 
-def slim(  # noqa: PLR0917 - typer reads the options from the parameters, one each
+def slim(
+    *,
     checkpoint: reading.Checkpoint,
-    percent: cutting.Percent = None,
-    macs: cutting.Macs = None,
-    params: cutting.Params = None,
-    size: cutting.Size = None,
-    steps: cutting.Steps = 1,
-    max_drop: bounding.MaxDrop = None,
-    min_agreement: bounding.MinAgreement = None,
-    time_budget: bounding.TimeBudget = None,
-    latency: cutting.Latency = None,
-    widths: cutting.Widths = None,
-    drop_dead: cutting.DropDead = None,
-    drop_blocks: cutting.DropBlocks = None,
-    scope: cutting.ScopeOption = Scope.GLOBAL,
-    importance: cutting.Importance = None,
-    round_to: cutting.RoundTo = "auto",
-    min_channels: cutting.MinChannels = 1,
-    keep: cutting.Keep = None,
-    ratio: cutting.Ratio = None,
-    max_ratio: cutting.MaxRatio = 1.0,
-    attention: cutting.AttentionOption = Attention.HEADS,
-    submodule: cutting.Submodule = None,
-    plan_in: cutting.PlanIn = None,
-    arch: reading.Arch = None,
-    input_shape: reading.InputShape = None,
-    num_classes: reading.NumClasses = None,
-    trust: reading.Trust = False,
+    cut: cutting.Cutting,
+    bound: bounding.Bounding,
+    read: reading.Reading,
     data: images.Data = None,
-    download: images.Download = False,
-    mean: images.Mean = None,
-    std: images.Std = None,
-    resize: images.Resize = None,
+    prepared: images.Preparing,
     calibration: images.Calibration = None,
     recover: recovering.Recover = True,
-    finetune: tuning.Finetune = 0,
-    distill: tuning.Distill = 0,
-    distill_features: tuning.DistillFeatures = False,
-    train: tuning.Train = None,
-    lr: tuning.Lr = None,
-    batch_size: tuning.BatchSize = None,
-    optimizer: tuning.OptimizerOption = None,
-    precision: tuning.PrecisionOption = Precision.AUTO,
-    resume: tuning.Resume = False,
-    checkpoint_every: tuning.CheckpointEvery = 500,
-    device: tuning.Device = None,
-    out: writing.Out = None,
-    opset: deploying.Opset = None,
-    dynamic_size: deploying.DynamicSize = False,
-    optimize: deploying.Optimize = False,
-    fp16: deploying.Fp16 = False,
-    int8: deploying.Int8 = False,
-    int8_auto: deploying.Int8Auto = False,
-    int8_method: deploying.Int8MethodOption = Int8Method.MINMAX,
-    int8_max_drop: deploying.Int8MaxDrop = 1.0,
-    save: writing.Save = None,
-    plan_out: writing.PlanOut = None,
-    json: writing.Json = None,
-    verify: running.Verify = True,
-    bench: running.Bench = True,
-    threads: running.Threads = None,
-    batch: running.Batch = 1,
-    seed: running.Seed = 0,
-    quiet: running.Quiet = False,
-    debug: running.Debug = False,
+    tuned: tuning.Tuning,
+    kept: tuning.Keeping,
+    written: writing.Writing,
+    deployed: deploying.Deploying,
+    run: running.Running,
+    speaking: running.Speaking,
 ) -> None:
-    """Run the command: the parameters are the fields of SlimOptions, and what only the terminal cares about."""
-    given = dict(locals())
-    del given["quiet"], given["debug"]
-    with told_in_words(debug=debug):
-        _run(_checked(given), quiet=quiet)
+    """Run the command: all options but those of the terminal are the fields of SlimOptions."""
+    given = values(cut, bound, read, prepared, tuned, kept, written, deployed, run)
+    given |= {"checkpoint": checkpoint, "data": data, "calibration": calibration, "recover": recover}
+    with told_in_words(debug=speaking.debug):
+        _run(_checked(given), quiet=speaking.quiet)
 
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:

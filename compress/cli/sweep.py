@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from compress.cli import exploring as shared
 from compress.cli.errors import told_in_words
 from compress.cli.options import exploring, images, reading, running, writing
 from compress.cli.progress import progress_for
+from compress.cli.records import values
 
 HELP = """Remove 1, 2, 3 ... channels of one layer, physically, and measure each network.
 
@@ -29,50 +27,33 @@ Two criteria on one plot, and every figure:
 """
 
 
-def sweep(  # noqa: PLR0917 - typer reads the options from the parameters, one each
+def sweep(
+    *,
     checkpoint: reading.Checkpoint,
     layer: exploring.Layer,
-    data: exploring.Needed,
     k: exploring.Counts,
     importance: exploring.Criteria = "activation",
     group: exploring.Whole = False,
-    arch: reading.Arch = None,
-    input_shape: reading.InputShape = None,
-    num_classes: reading.NumClasses = None,
-    trust: reading.Trust = False,
+    looked: exploring.Looking,
+    read: reading.Reading,
     calibration: exploring.Ranked = None,
-    images: exploring.Images = None,
-    download: images.Download = False,
-    mean: images.Mean = None,
-    std: images.Std = None,
-    resize: images.Resize = None,
+    prepared: images.Preparing,
     plot: exploring.Plot = None,
     json: writing.Json = None,
-    threads: running.Threads = None,
-    seed: running.Seed = 0,
-    quiet: running.Quiet = False,
-    debug: running.Debug = False,
+    repeated: running.Repeating,
+    speaking: running.Speaking,
 ) -> None:
     """Run the command."""
-    given = dict(locals())
-    with told_in_words(debug=debug):
-        read = shared.fields(given, (json,), (plot,))
-        how = {"layer": layer, "counts": shared.counts(k), "importance": shared.names(importance), "group": group}
-        _run(read, how, json, plot, quiet=quiet)
+    given = values(read, looked, prepared, repeated) | {"checkpoint": checkpoint, "calibration": calibration}
+    with told_in_words(debug=speaking.debug):
+        explore = shared.fields(given, (json,), (plot,))
+        counts, criteria = shared.counts(k), shared.names(importance)
+        from compress.pipeline.exploring import ExploreOptions
+        from compress.pipeline.sweep import SweepOptions, run_sweep
+        from compress.report import sweep as words
 
-
-def _run(read: dict[str, Any], how: dict[str, Any], json: Path | None, plot: Path | None, *, quiet: bool) -> None:
-    from compress.pipeline.exploring import ExploreOptions
-    from compress.pipeline.sweep import SweepOptions, run_sweep
-    from compress.report.exploring import write_report
-    from compress.report.sweep import draw, told, tree
-    from compress.report.terminal import console
-
-    found = run_sweep(SweepOptions(explore=ExploreOptions(**read), **how), progress_for(quiet=quiet))
-    if json is not None:
-        write_report(found.origin, tree(found), json)
-    if plot is not None:
-        draw(found, plot)
-    if not quiet:
-        console().print(told(found))
-    shared.ended(complete=found.complete, files=(json, plot))
+        options = SweepOptions(
+            explore=ExploreOptions(**explore), layer=layer, counts=counts, importance=criteria, group=group
+        )
+        found = run_sweep(options, progress_for(quiet=speaking.quiet))
+        shared.finish(found, words, json, plot, quiet=speaking.quiet)

@@ -11,8 +11,10 @@ import typer
 
 from compress.cli import checks
 from compress.cli.errors import told_in_words
-from compress.cli.options import images, recipe, running, tuning, writing
+from compress.cli.options import images, running, tuning, writing
+from compress.cli.options import recipe as recipes
 from compress.cli.progress import progress_for, speaks
+from compress.cli.records import values
 from compress.core.errors import UsageError
 
 HELP = """Train a network, plainly or with channels pulled towards zero, and write a checkpoint that can be cut.
@@ -96,7 +98,8 @@ Out = Annotated[
 ]
 
 
-def train(  # noqa: PLR0917 - typer reads the options from the parameters, one each
+def train(
+    *,
     arch: Arch,
     data: Data,
     out: Out,
@@ -107,64 +110,33 @@ def train(  # noqa: PLR0917 - typer reads the options from the parameters, one e
     mean: images.Mean = None,
     std: images.Std = None,
     download: images.Download = False,
-    recipe: recipe.Name = "plain",
-    epochs: recipe.Epochs = None,
-    batch_size: recipe.BatchSize = None,
-    lr: recipe.Lr = None,
-    optimizer: recipe.OptimizerOption = None,
-    momentum: recipe.Momentum = None,
-    decay: recipe.Decay = None,
-    schedule: recipe.ScheduleOption = None,
-    warmup: recipe.Warmup = None,
-    tail: recipe.Tail = None,
-    smoothing: recipe.Smoothing = None,
-    ema: recipe.Ema = None,
-    flip: recipe.Flip = None,
-    pad: recipe.Pad = None,
-    clip: recipe.Clip = None,
-    sparsity: recipe.Sparsity = None,
-    regularizer: recipe.RegularizerOption = None,
-    shifts: recipe.Shifts = None,
-    scale: recipe.Scale = None,
-    precision: recipe.PrecisionOption = None,
-    patience: recipe.Patience = None,
-    held_out: recipe.HeldOut = None,
-    seed: recipe.Seed = None,
-    resume: tuning.Resume = False,
-    checkpoint_every: tuning.CheckpointEvery = 500,
-    device: tuning.Device = None,
+    recipe: recipes.Name = "plain",
+    changed: recipes.Training,
+    kept: tuning.Keeping,
     json: writing.Json = None,
-    quiet: running.Quiet = False,
-    debug: running.Debug = False,
+    speaking: running.Speaking,
 ) -> None:
-    """Run the command: the parameters are the fields of TrainOptions and of Recipe, and what the terminal cares for."""
-    given = dict(locals())
-    with told_in_words(debug=debug):
-        _run(_checked(given), json, quiet=quiet or not speaks())
+    """Run the command: the options are the fields of TrainOptions and of Recipe, and what the terminal cares for."""
+    given = values(kept) | {"arch": arch, "data": data, "out": out, "test": test, "start": start, "download": download}
+    given |= {"recipe": recipe, "input_shape": input_shape, "mean": mean, "std": std, "options": option, "json": json}
+    given |= {"changes": {name: value for name, value in values(changed).items() if value is not None}}
+    with told_in_words(debug=speaking.debug):
+        _run(_checked(given), json, quiet=speaking.quiet or not speaks())
 
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of TrainOptions; raise what can be known to be wrong without importing torch."""
-    from dataclasses import fields
+    from compress.recovery.training.recipe import RECIPES
 
-    from compress.recovery.training.recipe import RECIPES, Recipe
-
-    changes = {f.name: given[f.name] for f in fields(Recipe) if given[f.name] is not None}
-    RECIPES[given["recipe"]].with_values(**changes)
+    RECIPES[given["recipe"]].with_values(**given["changes"])
     mean, std = checks.normalisation(given["mean"], given["std"])
     inputs = tuple(path for path in (given["start"],) if path is not None)
     for path in inputs:
         checks.checkpoint(path)
     checks.outputs((), (given["out"], given["json"]), inputs=inputs)
-    own = ("arch", "data", "out", "test", "start", "recipe", "download", "resume", "checkpoint_every", "device")
-    return {
-        **{name: given[name] for name in own},
-        "options": keywords(given["option"] or ()),
-        "changes": changes,
-        "input_shape": checks.input_shape(given["input_shape"]),
-        "mean": mean,
-        "std": std,
-    }
+    shape, options = checks.input_shape(given["input_shape"]), keywords(given["options"] or ())
+    read = {"options": options, "input_shape": shape, "mean": mean, "std": std}
+    return {name: value for name, value in given.items() if name != "json"} | read
 
 
 def keywords(texts: Sequence[str]) -> dict[str, Any]:

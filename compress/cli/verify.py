@@ -10,6 +10,7 @@ from compress.cli import checks
 from compress.cli.errors import told_in_words
 from compress.cli.options import images, reading, running, verifying, writing
 from compress.cli.progress import progress_for
+from compress.cli.records import values
 
 HELP = """Compare two files of any formats on the same inputs, each in its own runtime.
 
@@ -26,39 +27,32 @@ An int8 file against the original, on labelled images:
 """
 
 
-def verify(  # noqa: PLR0917 - typer reads the options from the parameters, one each
+def verify(
+    *,
     first: verifying.First,
     second: verifying.Second,
     tolerance: verifying.Tolerance = 1e-4,
     agreement: verifying.Agreement = None,
-    arch: reading.Arch = None,
-    input_shape: reading.InputShape = None,
-    num_classes: reading.NumClasses = None,
-    trust: reading.Trust = False,
+    read: reading.Reading,
     data: images.Data = None,
-    download: images.Download = False,
-    mean: images.Mean = None,
-    std: images.Std = None,
-    resize: images.Resize = None,
+    prepared: images.Preparing,
     json: writing.Json = None,
     seed: running.Seed = 0,
-    quiet: running.Quiet = False,
-    debug: running.Debug = False,
+    speaking: running.Speaking,
 ) -> None:
-    """Run the command: the parameters are the fields of VerifyOptions, and what only the terminal cares about."""
-    given = dict(locals())
-    for name in ("json", "quiet", "debug"):
-        del given[name]
-    with told_in_words(debug=debug):
+    """Run the command: all options but --json and those of the terminal are the fields of VerifyOptions."""
+    given = values(read, prepared) | {"first": first, "second": second, "data": data, "seed": seed}
+    given |= {"tolerance": tolerance, "agreement": agreement}
+    with told_in_words(debug=speaking.debug):
         for path in (first, second):
             checks.checkpoint(path)
         checks.outputs((), (json,), inputs=(first, second))
-        given["input_shape"] = checks.input_shape(input_shape)
-        given["mean"], given["std"] = checks.normalisation(mean, std)
-        found = _run(given, quiet=quiet)
+        given["input_shape"] = checks.input_shape(read.input_shape)
+        given["mean"], given["std"] = checks.normalisation(prepared.mean, prepared.std)
+        found = _run(given, quiet=speaking.quiet)
         if json is not None:
             _write(found, json)
-        if not quiet:
+        if not speaking.quiet:
             from compress.report.comparison import comparison_table
             from compress.report.terminal import console
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -43,17 +44,6 @@ Criteria = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
-Needed = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        "-d",
-        metavar="SOURCE",
-        help="Images: fashion-mnist, mnist, cifar10, cifar100 (each with :DIR), digits, a folder with one folder a "
-        "class, an .npz with x and y, or file.py:factory. Without labels, agreement with the original is measured.",
-        rich_help_panel="Data",
-    ),
-]
 Ranked = Annotated[
     str | None,
     typer.Option(
@@ -62,10 +52,6 @@ Ranked = Annotated[
         help="Images that importance looks at. Default: those of --data, without their labels.",
         rich_help_panel="Data",
     ),
-]
-Images = Annotated[
-    int | None,
-    typer.Option("--images", min=1, metavar="N", help="Take N images at random.", rich_help_panel="Data"),
 ]
 Plot = Annotated[
     Path | None,
@@ -78,3 +64,24 @@ Picture = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="FILE", help="Draw it: .png, .svg or .pdf.", rich_help_panel="Output"),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looking:
+    """On which images a network is looked at."""
+
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            "-d",
+            metavar="SOURCE",
+            help="Images: fashion-mnist, mnist, cifar10, cifar100 (each with :DIR), digits, a folder with one folder a "
+            "class, an .npz with x and y, or file.py:factory. Without labels, agreement with the original is measured.",
+            rich_help_panel="Data",
+        ),
+    ]
+    images: Annotated[
+        int | None,
+        typer.Option("--images", min=1, metavar="N", help="Take N images at random.", rich_help_panel="Data"),
+    ] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -51,3 +52,13 @@ Inputs = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparing:
+    """How images are found and become inputs."""
+
+    download: Download = False
+    mean: Mean = None
+    std: Std = None
+    resize: Resize = None

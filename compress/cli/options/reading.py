@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -46,3 +47,13 @@ Trust = Annotated[
         "--trust", help="Unpickle the file. That runs code inside it: only for files you trust.", rich_help_panel=PANEL
     ),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a network is read."""
+
+    arch: Arch = None
+    input_shape: InputShape = None
+    num_classes: NumClasses = None
+    trust: Trust = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,30 +10,6 @@ import typer
 
 PANEL = "Output"
 
-Out = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--out",
-        "-o",
-        metavar="FILE",
-        help="Write the network for its runtime, by suffix: .onnx, .ts, .pt2. Repeatable.",
-        rich_help_panel=PANEL,
-    ),
-]
-Save = Annotated[
-    Path | None,
-    typer.Option(
-        "--save",
-        "-s",
-        metavar="FILE",
-        help="Write weights and plan, to train on: compress.load reads it.",
-        rich_help_panel=PANEL,
-    ),
-]
-PlanOut = Annotated[
-    Path | None,
-    typer.Option("--plan-out", metavar="FILE", help="Write what was removed, as JSON.", rich_help_panel=PANEL),
-]
 Json = Annotated[
     Path | None,
     typer.Option("--json", metavar="FILE", help="Write every figure, with units.", rich_help_panel=PANEL),
@@ -61,3 +38,34 @@ Spread = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """Which files are written."""
+
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Write the network for its runtime, by suffix: .onnx, .ts, .pt2. Repeatable.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            "--save",
+            "-s",
+            metavar="FILE",
+            help="Write weights and plan, to train on: compress.load reads it.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    plan_out: Annotated[
+        Path | None,
+        typer.Option("--plan-out", metavar="FILE", help="Write what was removed, as JSON.", rich_help_panel=PANEL),
+    ] = None
+    json: Json = None
