@@ -69,6 +69,28 @@ def test_channels_leave_what_is_left(folder: Path) -> None:
     del folder
 
 
+def test_a_network_without_a_block_is_trained_when_asked(folder: Path) -> None:
+    """--finetune trains also where a block is all that leaves; the original is not touched by it."""
+    rng = np.random.default_rng(1)
+    labels = np.arange(600) % 5
+    lines = rng.integers(0, 60, (600, 8, 8, 1)) + 180 * (np.arange(8)[:, None, None] == labels[:, None, None, None])
+    for name, part in (("seen.npz", slice(0, 500)), ("unseen.npz", slice(500, 600))):
+        np.savez(folder / name, x=lines[part].astype(np.uint8), y=labels[part])
+    learn = ("--data", "unseen.npz", "--train", "seen.npz", "--finetune", 8, "--precision", "float32")
+    result = run("slim", "--drop-blocks", "one", *learn, "--no-bench", "--json", "slim.json", "--save", "small.pt")
+    assert result.exit_code == 0, result.output
+    told = json.loads((folder / "slim.json").read_text(encoding="utf-8"))
+    cut, tuned = (stage["accuracy"] for stage in told["stages"])
+    accuracy = told["accuracy"]
+    assert [stage["name"] for stage in told["stages"]] == ["cut", "tuned"]
+    assert cut["top1"] == accuracy["masked"]["top1"] == evaluate(by_hand("one"), images("unseen.npz")).top1
+    assert accuracy["original"]["top1"] == evaluate(network(), images("unseen.npz")).top1
+    assert tuned["top1"] == accuracy["pruned"]["top1"] > cut["top1"] + 0.2
+    assert told["recovered"]
+    small = compress.load("small.pt", arch="net.py:build")
+    assert evaluate(small, images("unseen.npz")).top1 == tuned["top1"]
+
+
 class Projected(nn.Module):
     """A block whose shortcut has a layer of its own, behind a ReLU, as a module of its own."""
 

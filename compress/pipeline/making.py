@@ -76,6 +76,14 @@ def job_of(network: Network, cut_options: CutOptions, images: Images, how: Tunin
     )
 
 
+def trained(done: Made, network: Network, images: Images, how: Tuning) -> Made:
+    """Train what was made without choosing channels, where training is asked for; `network` is the original."""
+    if images.training is None:
+        return done
+    stages = tuned(network, done.cut, images.training, how, done.stages, data=images.data, inputs=images.inputs)
+    return replace(done, stages=stages)
+
+
 def measure_of(asked: Bound, job: Job, images: Images, *, seed: int) -> Measure:
     """How a bound is measured: top-1 on labelled images, agreement on any. Raises DataError where there are none."""
     data = images.data

@@ -26,7 +26,7 @@ from compress.measure.before_after import Measured
 from compress.measure.size import file_bytes
 from compress.pipeline.deploy import Deploying, deploy, int8_inputs
 from compress.pipeline.latency import STEP
-from compress.pipeline.making import Images, made
+from compress.pipeline.making import Images, made, trained
 from compress.pipeline.opening import opened, rounding
 from compress.pipeline.options import SlimOptions
 from compress.pipeline.shortening import take_out
@@ -68,7 +68,7 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
             inputs, labels = calibration_set(network.example[0].shape, learned, CALIBRATION_INPUTS, options.seed)
         images = replace(images, inputs=inputs, labels=labels)
     how = Tuning(options, tuning, team, told, clock)
-    done = gone.whole() if gone.alone else made(network, cut_options, images, how)
+    done = trained(gone.whole(), full, images, how) if gone.alone else made(network, cut_options, images, how)
     cut, stages, after = gone.counted(done.cut), done.stages, done.cut.delivered.module
     lowering = inputs if learned is not None else int8_inputs(network, options, _data_options(options), data)
     block = block if cut.chosen.step is None else (cut.chosen.step, STEP)

@@ -78,9 +78,9 @@ def files_in(folder: Path) -> Path:
     return folder
 
 
-def images() -> Data:
-    """The labelled images in the current folder."""
-    return open_data("images.npz", preprocessing=None, channels=1, size=(8, 8))
+def images(name: str = "images.npz") -> Data:
+    """Labelled images in the current folder."""
+    return open_data(name, preprocessing=None, channels=1, size=(8, 8))
 
 
 NET = ("net.pt", "--arch", "net.py:build", "--input-shape", "1,1,8,8")
