@@ -14,10 +14,12 @@ import pytest
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import compress
 from compress.budget.schedule import Way, part_of
 from compress.budget.search import CLOSE, MILDEST, TRIES, Tried, search
+from compress.cli import app
 from compress.core.bounds import MaxDrop, bound_of, seconds_of
 from compress.core.budgets import Budget, Macs, Percent
 from compress.core.errors import PlanError, UsageError
@@ -365,3 +367,41 @@ def test_a_search_scores_the_network_once(
     assert report.search is not None
     assert len(report.search.trials) > 1
     assert sorted(scored) == sorted(row.name for row in report.cut.groups if row.pinned is None)
+
+
+def test_a_written_file_that_is_too_large_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a small file says of itself takes it beyond a budget that the network alone meets: measured, and told."""
+    monkeypatch.chdir(tmp_path)
+    net = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64)).eval()
+    torch.export.save(torch.export.export(net, (torch.randn(2, 64),)), "net.pt2")
+    asked = ("--size", 20_000, "--importance", "l2", "--round-to", 1, "--no-bench", "--json", "slim.json")
+    said = CliRunner().invoke(app, ["slim", "net.pt2", *map(str, asked), "--out", "small.onnx"])
+    assert said.exit_code == 0, said.output
+    taken = (tmp_path / "small.onnx").stat().st_size
+    assert taken > 20_000
+    warnings = json.loads((tmp_path / "slim.json").read_text(encoding="utf-8"))["warnings"]
+    assert (
+        f"missed: small.onnx takes {taken:,} bytes once the network is finished, and 20,000 were asked for" in warnings
+    )
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_fixed_batch_size_holds_a_bound(
+    trained: tuple[nn.Module, Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: bool
+) -> None:
+    """A network that takes batches of 40 only is judged on all 100 images: the share is a number of hundredths."""
+    monkeypatch.chdir(tmp_path)
+    net, images, wanted = trained
+    torch.export.save(torch.export.export(net, (images[:40],)), "net.pt2")
+    np.savez("seen.npz", x=images[:300].numpy())
+    np.savez("new.npz", x=images[400:500].numpy(), y=wanted[400:500].numpy())
+    bound = ("--max-drop", 50, "--macs", 0.7) if labels else ("--min-agreement", 0.5, "--macs", 0.7)
+    files = ("--calibration", "seen.npz", "--data", "new.npz", "--json", "slim.json")
+    arguments = [*bound, *files, "--no-bench", "--round-to", 1, "--no-verify"]
+    result = CliRunner().invoke(app, ["slim", "net.pt2", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    told = json.loads((tmp_path / "slim.json").read_text(encoding="utf-8"))
+    held = [trial["reached"] for trial in told["search"]["trials"] if trial["holds"]]
+    assert min(held) >= told["search"]["least"]
+    assert all(100 * share == pytest.approx(round(100 * share)) for share in held)
+    assert told["accuracy"]["pruned"]["images"] == 100

@@ -168,3 +168,69 @@ def test_blocks_that_cannot_leave(arguments: str, words: str, folder: Path) -> N
     result = run("slim", *arguments.split(), "--no-bench")
     assert result.exit_code == 2, result.output
     assert words in result.stderr
+
+
+class Linear(nn.Module):
+    """A stem, a block whose branch is linear, and a head that reads the stream through one more layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch = nn.Conv2d(2, 6, 3, padding=1), nn.Conv2d(6, 6, 1)
+        self.read, self.head = nn.Conv2d(6, 8, 1), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 2, H, W) -> (N, 5)."""
+        x = self.stem(x)
+        x = x + self.branch(x)
+        return self.head(self.read(x).relu().mean((2, 3)))
+
+
+def test_a_block_that_leaves_alone_is_won_back() -> None:
+    """What reads the stream takes up a linear branch exactly: the answers are the original's again, which is whole."""
+    torch.manual_seed(0)
+    net, x = Linear().eval(), torch.randn(64, 2, 6, 6)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    result = compress.slim(net, x[:2], drop_blocks="branch", calibration=x)
+    report = result.report
+    assert [stage.name for stage in report.stages][:2] == ["cut", "absorbed"]
+    assert report.stages[0].distance is not None
+    assert report.stages[1].distance is not None
+    assert report.stages[0].distance > 1e-3
+    assert report.stages[1].distance < 1e-8
+    assert report.verdict is not None
+    assert report.verdict.exact
+    new = torch.randn(8, 2, 6, 6)
+    with torch.no_grad():
+        assert torch.allclose(result.model(new), net(new), atol=1e-4)
+    assert result.plan.drop == {"branch": "branch"}
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    only = compress.slim(net, x[:2], drop_blocks=1, calibration=x, recover=False)
+    with torch.no_grad():
+        assert (only.model(new) - net(new)).abs().max() > 1e-2
+
+
+def test_channels_that_leave_with_a_block_are_won_back_towards_the_whole() -> None:
+    """With channels gone as well, recovery and its figures look to the original with all its blocks."""
+    torch.manual_seed(0)
+    net, x = Linear().eval(), torch.randn(64, 2, 6, 6)
+    result = compress.slim(net, x[:2], drop_blocks="branch", widths="read=7", calibration=x)
+    raw, best = result.report.stages[0].distance, result.report.stages[-1].distance
+    assert raw is not None
+    assert best is not None
+    assert best < 0.05 * raw
+    net_without = compress.slim(net, x[:2], drop_blocks="branch").model
+    with torch.no_grad():
+        new = torch.randn(256, 2, 6, 6)
+        apart = (result.model(new) - net(new)).square().sum()
+        assert apart < 0.05 * (net_without(new) - net(new)).square().sum()
+
+
+def test_a_bound_is_measured_on_the_whole_original(folder: Path) -> None:
+    """--min-agreement counts what the block cost, too: the figure is the share of images with the original's answer."""
+    result = run("slim", "--drop-blocks", "one", "--min-agreement", 0.4, "--calibration", "bare.npz", "--no-bench",
+                 "--round-to", 1, "--json", "slim.json", "--save", "small.pt")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    told = json.loads((folder / "slim.json").read_text(encoding="utf-8"))
+    assert told["agreement"] >= 0.4
+    (kept,) = {t["reached"] for t in told["search"]["trials"] if t["macs"] == told["costs"]["after"]["macs"]}
+    assert kept == told["agreement"]

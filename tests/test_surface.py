@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import subprocess
 import sys
 import tomllib
@@ -11,6 +13,7 @@ import pytest
 
 import compress
 from compress.core import errors
+from compress.pipeline.options import SlimOptions
 
 HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "scipy", "sklearn", "matplotlib", "numpy"}
 
@@ -79,3 +82,13 @@ def test_every_error_is_the_users_to_fix() -> None:
         error = kind("what", fix="how")
         assert isinstance(error, compress.CompressError)
         assert (error.exit_code, str(error)) == (2, "what\n  fix: how")
+
+
+def test_python_takes_what_the_command_line_takes() -> None:
+    """Every option of `compress slim` about the network is a keyword of `compress.slim`; the others read and write."""
+    files = {"arch", "input_shape", "num_classes", "trust", "download", "mean", "std", "resize", "plan_in", "plan_out"}
+    files |= {"checkpoint", "save", "out", "json", "bench", "threads", "device", "resume", "checkpoint_every"}
+    files |= {"opset", "dynamic_size", "optimize", "fp16", "int8", "int8_auto", "int8_method", "int8_max_drop"}
+    options = {field.name for field in dataclasses.fields(SlimOptions)}
+    keywords = set(inspect.signature(compress.slim).parameters) - {"model", "example_input"}
+    assert keywords - {"plan", "labels"} == options - files

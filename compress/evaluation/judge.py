@@ -117,9 +117,11 @@ def judge(
             return Judged(agreement=reached.agreement, on="calibration inputs that recovery did not see")
         return _agreement(network, cut, data, seed)
 
+    rows = None if network.dynamic_batch else len(network.example[0])
+
     def measured(name: str, module: nn.Module) -> Accuracy:
         with told.stage(f"accuracy, {name}", len(data)) as advance:
-            return evaluate(module, data, progress=advance)
+            return evaluate(module, data, rows=rows, progress=advance)
 
     original = measured("original", network.module)
     masked = measured("masked", mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -22,6 +22,7 @@ def evaluate(
     data: Data,
     *,
     batch_size: int = 256,
+    rows: int | None = None,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
     limit: int | None = None,
@@ -30,6 +31,7 @@ def evaluate(
 
     `top5` counts the best min(5, classes) outputs. `per_class` has one fraction for every output, NaN for classes
     without an image. `limit` takes that many images, evenly spaced. `progress` is called with (images done, all).
+    `rows` is the only batch size that the module takes, where there is one.
     The module is left in the mode and on the device it was in. Raises DataError where there are no labels, labels do
     not fit the outputs, or the module returns something other than finite (N, classes) logits.
     """
@@ -42,7 +44,7 @@ def evaluate(
     with _inference(module, device):
         for images, labels in loader:
             targets = labels.to(device)
-            logits = _logits(_run(module, images.to(device)), targets, data.name)
+            logits = _logits(_run(module, images.to(device), rows), targets, data.name)
             best = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
             right = best == targets[:, None]
             classes = logits.shape[1]
@@ -63,17 +65,31 @@ def evaluate(
     )
 
 
-def agreement(module: nn.Module, reference: nn.Module, batch: Tensor) -> float:
+def agreement(module: nn.Module, reference: nn.Module, batch: Tensor, *, rows: int | None = None) -> float:
     """Return on which fraction of `batch` both modules have their largest output (dimension 1) at the same place.
 
-    Raises DataError where one of them returns something other than a tensor.
+    `rows` is the only batch size that they take, where there is one. Raises DataError where one of them returns
+    something other than a tensor.
     """
-    with _inference(module, None), _inference(reference, None):
-        ours, theirs = _run(module, batch), _run(reference, batch)
-    return float((ours.argmax(1) == theirs.argmax(1)).double().mean())
+    ours, theirs = (classes_of(each, [batch], rows=rows) for each in (module, reference))
+    return float((ours == theirs).double().mean())
 
 
-def _run(module: nn.Module, images: Tensor) -> Tensor:
+def classes_of(module: nn.Module, batches: Iterable[Tensor], *, rows: int | None = None) -> Tensor:
+    """Return where the module has its largest output (dimension 1) on all images of the batches, (images, *) int64.
+
+    `rows` is the only batch size that it takes, where there is one. Raises DataError where it returns something other
+    than a tensor.
+    """
+    with _inference(module, None):
+        return torch.cat([_run(module, batch, rows).argmax(1) for batch in batches])
+
+
+def _run(module: nn.Module, images: Tensor, rows: int | None) -> Tensor:
+    """Run the module; `rows` at a time where it takes no other number, the last ones filled up with the last image."""
+    if rows is not None and len(images) != rows:
+        filled = torch.cat([images, images[-1:].expand(-len(images) % rows, *images.shape[1:])])
+        return torch.cat([_run(module, part, None) for part in filled.split(rows)])[: len(images)]
     try:
         output = module(images)
     except RuntimeError as error:

@@ -90,10 +90,12 @@ def recover(
     data: Data | None = None,
     fixed: int | None = None,
     seed: int = 0,
+    shortened: bool = False,
 ) -> tuple[StageResult, ...]:
     """Absorb, then recalibrate, in place; return the raw cut and each step with what it reached.
 
-    `inputs` are batch first; `fixed` is the only batch size that the network takes.
+    `inputs` are batch first; `fixed` is the only batch size that the network takes. `shortened` tells that the cut
+    network lacks layers of the original.
     Accuracy is on `data` where that has labels; agreement and distance are on inputs set aside. Raises DataError where
     there are too few inputs.
     """
@@ -107,7 +109,7 @@ def recover(
     def reached(name: str, seconds: float, note: str, *, kept: bool = True) -> None:
         """Note what the network reaches after this step; a step taken back leaves it where it was."""
         with clock.stage("evaluate"):
-            accuracy = accuracy_of(module, name, data, told) if kept else stages[-1].accuracy
+            accuracy = accuracy_of(module, name, data, told, rows=fixed) if kept else stages[-1].accuracy
             same, apart = likeness(original, module, calibration.aside) if kept else (None, None)
         stages.append(
             StageResult(
@@ -118,9 +120,16 @@ def recover(
     reached("cut", 0.0, "")
     raw = {name: tensor.clone() for name, tensor in tensors_of(module).items()}
     with told.stage("absorb", len(calibration.batches)) as advance, clock.stage("absorb"):
-        path = cut.chosen.plan.submodule
         done = absorb(
-            original, module, cut.analysis, cut.dead, calibration.batches, submodule=path, seed=seed, advance=advance
+            original,
+            module,
+            cut.analysis,
+            cut.dead,
+            calibration.batches,
+            submodule=cut.chosen.plan.submodule,
+            shortened=shortened,
+            seed=seed,
+            advance=advance,
         )
     worse = _worse(stages[-1].distance, original, module, calibration.aside)
     if worse:
@@ -147,12 +156,14 @@ def _worse(before: float | None, original: nn.Module, module: nn.Module, aside: 
     return not distance(original, module, [aside]) <= before  # NaN is worse
 
 
-def accuracy_of(module: nn.Module, name: str, data: Data | None, told: Progress) -> Accuracy | None:
-    """Return the accuracy on `data`, or None where it has no labels."""
+def accuracy_of(
+    module: nn.Module, name: str, data: Data | None, told: Progress, *, rows: int | None = None
+) -> Accuracy | None:
+    """Return the accuracy on `data`, None where it has no labels; `rows` is the only batch size, where there is one."""
     if data is None or not data.labelled:
         return None
     with told.stage(f"accuracy, {name}", len(data)) as advance:
-        return evaluate(module, data, progress=advance)
+        return evaluate(module, data, rows=rows, progress=advance)
 
 
 def likeness(original: nn.Module, module: nn.Module, aside: Tensor | None) -> tuple[float | None, float | None]:

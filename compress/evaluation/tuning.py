@@ -152,7 +152,7 @@ def _features(
     if cut.chosen.plan.submodule is not None:
         return (), "features not matched: only a submodule was cut"
     if any(cut.analysis.shapes.get(name) != tuple(t.shape) for name, t in tensors_of(original).items()):
-        return (), "features not matched: the network was cut in several steps"
+        return (), "features not matched: the network was cut in several steps, or blocks left it"
     module = cut.delivered.module
     some = next(learning.samples.inputs.batches([torch.arange(min(2, len(learning.samples)))]))
     with quiet_module(original), quiet_module(module):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from compress.budget.blocks import Limits
-from compress.core.budgets import KINDS, Percent, asked
 from compress.core.clock import Clock
 from compress.core.errors import UsageError
 from compress.core.progress import Silent
@@ -20,15 +18,19 @@ from compress.core.types import Attention, Network, Plan, Scope
 from compress.evaluation.data import Data
 from compress.evaluation.judge import judge
 from compress.evaluation.stages import final
+from compress.pipeline.asking import cut_options
+from compress.pipeline.latency import STEP
 from compress.pipeline.making import Images, made
 from compress.pipeline.opening import rounding
 from compress.pipeline.options import SlimOptions
+from compress.pipeline.shortening import take_out
+from compress.pipeline.sized import missed
 from compress.pipeline.tuning import Tuning, tune_options
 from compress.recovery.training.recipe import Optimizer, Precision
 from compress.recovery.training.team import joined
 from compress.report.assemble import judgement, report_of
 from compress.report.types import SlimReport, Source
-from compress.surgery.planned import CutOptions
+from compress.surgery.network import composed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,89 +43,62 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keywords:
-    """The keywords of `compress.slim`; see there."""
+class Given:
+    """What Python gives as tensors, and as a plan, where the command line names files."""
 
-    percent: float | None
-    macs: float | str | None
-    params: float | str | None
-    size: float | str | None
-    steps: int
-    max_drop: float | None
-    min_agreement: float | None
-    time_budget: float | str | None
-    data: Tensor | tuple[Tensor, Tensor] | None
-    widths: Mapping[str, int] | str | None
-    drop_dead: bool | None
-    scope: Scope | str
-    importance: str | None
-    round_to: int | None
-    min_channels: int
-    keep: Sequence[str]
-    ratio: Mapping[str, float] | None
-    max_ratio: float
-    attention: Attention | str
     plan: Plan | None
-    submodule: str | None
     calibration: Tensor | Iterable[Tensor] | None
     labels: Tensor | None
-    finetune: int
-    distill: int
-    distill_features: bool
+    data: Tensor | tuple[Tensor, Tensor] | None
     train: Tensor | tuple[Tensor, Tensor] | None
-    lr: float | None
-    batch_size: int | None
-    optimizer: Optimizer | str | None
-    precision: Precision | str
-    verify: bool
 
 
-def cut_in_memory(model: nn.Module, example_input: Tensor | tuple[Any, ...], given: Keywords) -> Result:
-    """Remove channels from `model`, which is left untouched, as the keywords say."""
-    block = rounding(given.round_to)
+def cut_in_memory(model: nn.Module, example_input: Tensor | tuple[Any, ...], keywords: Mapping[str, Any]) -> Result:
+    """Remove channels from `model`, which is left untouched, as the keywords of `compress.slim` say."""
+    given = Given(**{field.name: keywords[field.name] for field in fields(Given)})
+    name = type(model).__name__
+    options = _options(name, {key: value for key, value in keywords.items() if not hasattr(given, key)})
+    block = rounding(options.round_to)
+    how_cut, tuning = cut_options(options, given.plan, block[0]), tune_options(options)
     example = example_input if isinstance(example_input, tuple) else (example_input,)
-    options = _cut_options(given, block[0])
-    network = Network(name=type(model).__name__, module=model, example=example, kind="module")
-    inputs = _joined(given.calibration)
-    images = Images(data=_data(given.data), inputs=inputs, labels=given.labels, training=_training(given, inputs))
-    asked_for = SlimOptions(
-        checkpoint=Path(network.name),
-        steps=given.steps,
-        max_drop=given.max_drop,
-        min_agreement=given.min_agreement,
-        time_budget=given.time_budget,
-        finetune=given.finetune,
-        distill=given.distill,
-        distill_features=given.distill_features,
-        lr=given.lr,
-        batch_size=given.batch_size,
-        optimizer=None if given.optimizer is None else Optimizer(given.optimizer),
-        precision=Precision(given.precision),
-    )
+    network = Network(name=name, module=model, example=example, kind="module")
+    inputs, data = _joined(given.calibration), _data(given.data)
+    images = Images(data=data, inputs=inputs, labels=given.labels, training=_training(given, options, inputs))
+    seen = _data(inputs, "the calibration inputs")
+    told, clock = Silent(), Clock()
     with joined(next((str(p.device) for p in model.parameters()), "cpu")) as team:
-        how = Tuning(asked_for, tune_options(asked_for), team, Silent(), Clock())
-        done = made(network, options, images, how)
+        gone = take_out(network, how_cut, options.drop_blocks, (seen, data), told)
+        done = made(gone, images, Tuning(options, tuning, team, told, clock))
     cut, stages = done.cut, done.stages
     first = next((tuple(t.shape) for t in example if isinstance(t, Tensor)), ())
-    report = report_of(
-        cut, Source(name=network.name, kind="module", input_shape=first), how.clock.seconds, options, block
-    )
-    if images.data is not None:
-        judged = judge(network, cut.delivered.module, cut.masked, images.data, how.told, 0, reached=final(stages))
+    block = block if cut.chosen.step is None else (cut.chosen.step, STEP)
+    report = report_of(cut, Source(name=name, kind="module", input_shape=first), clock.seconds, gone.options, block)
+    if data is not None:
+        judged = judge(network, cut.delivered.module, cut.masked, data, told, options.seed, reached=final(stages))
         report = replace(report, **judgement(judged))
-    report = replace(
-        report, recovered=any(stage.kept for stage in stages[1:]), stages=stages, steps=done.steps, search=done.search
-    )
-    return Result(cut.delivered.module, cut.chosen.plan, report)
+    recovered = any(stage.kept for stage in stages[1:])
+    report = replace(report, recovered=recovered, stages=stages, steps=done.steps, search=done.search)
+    oversize = missed(gone.options.budget, network, cut.delivered.module)
+    report = replace(report, warnings=(*report.warnings, *oversize))
+    plan = composed(gone.after(None), cut.chosen.plan)
+    return Result(cut.delivered.module, plan, report)
+
+
+def _options(name: str, given: Mapping[str, Any]) -> SlimOptions:
+    """The keywords as the command line has them."""
+    kinds = {"scope": Scope, "attention": Attention, "optimizer": Optimizer, "precision": Precision}
+    read = {key: kind(given[key]) for key, kind in kinds.items() if given[key] is not None}
+    several = {"keep": tuple(given["keep"]), "ratio": tuple((given["ratio"] or {}).items())}
+    return SlimOptions(checkpoint=Path(name), **{**given, **read, **several})
 
 
 def _joined(inputs: Tensor | Iterable[Tensor] | None) -> Tensor | None:
     return inputs if inputs is None or isinstance(inputs, Tensor) else torch.cat(list(inputs))
 
 
-def _training(given: Keywords, inputs: Tensor | None) -> Data | None:
+def _training(given: Given, options: SlimOptions, inputs: Tensor | None) -> Data | None:
     """What is trained on: `train`, else the calibration inputs; None where no training is asked for."""
-    if given.finetune <= 0 and given.distill <= 0:
+    if options.finetune <= 0 and options.distill <= 0:
         return None
     if given.train is not None:
         return _data(given.train, "the inputs given as train")
@@ -157,20 +132,3 @@ class _Given(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, number: int) -> tuple[Tensor, int]:
         return self.inputs[number], -1 if self.labels is None else int(self.labels[number])
-
-
-def _cut_options(given: Keywords, block: int) -> CutOptions:
-    budget = asked({name: getattr(given, name, None) for name in KINDS}, otherwise="plan" if given.plan else None)
-    ratios = tuple((given.ratio or {}).items())
-    if ratios and all(each is None for each in (budget, given.plan, given.max_drop, given.min_agreement)):
-        budget = Percent(0)
-    return CutOptions(
-        budget=budget,
-        scope=Scope(given.scope),
-        importance=given.importance,
-        limits=Limits(block, given.min_channels, tuple(given.keep), ratios, given.max_ratio),
-        attention=Attention(given.attention),
-        plan=given.plan,
-        submodule=given.submodule,
-        verify=given.verify,
-    )

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
 
 from compress.core.bounds import Bound, MaxDrop, bound_of, seconds_of
 from compress.core.errors import DataError, UsageError
 from compress.core.types import Network, StageResult
 from compress.evaluation.data import Data
-from compress.evaluation.metrics import agreement, evaluate
+from compress.evaluation.metrics import classes_of, evaluate
 from compress.evaluation.stages import evidence_of, final, learned, recover
 from compress.importance import Evidence
 from compress.pipeline import latency as _latency  # noqa: F401 - enters how a latency is met
 from compress.pipeline import sized as _sized  # noqa: F401 - enters how a file size is met
 from compress.pipeline.affordable import Measure, Pursuit, cut_within
 from compress.pipeline.job import Job, Made
+from compress.pipeline.shortening import Gone
 from compress.pipeline.steps import cut_in_steps
 from compress.pipeline.tuning import Tuning, tuned
-from compress.surgery.planned import Cut, CutOptions
+from compress.surgery.planned import Cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,32 +35,57 @@ class Images:
     training: Data | None = None
 
 
-def made(network: Network, cut_options: CutOptions, images: Images, how: Tuning) -> Made:
-    """Cut the network and win it back as the options say. Raises what cutting, recovery and training raise."""
+def made(gone: Gone, images: Images, how: Tuning) -> Made:
+    """Cut what is left of the network and win back what all of it gave, as the options say.
+
+    Raises what cutting, recovery and training raise.
+    """
     options = how.options
     asked = bound_of(options.max_drop, options.min_agreement)
     if (options.steps > 1 or asked is not None) and options.resume:
         raise UsageError("--resume goes on with one training, and several are asked for", fix="leave --resume out")
-    job = job_of(network, cut_options, images, how)
-    if asked is None:
-        return cut_in_steps(job, options.steps)
-    pursuit = Pursuit(bound=asked, steps=options.steps, seconds=seconds_of(options.time_budget))
-    return cut_within(job, pursuit, measure_of(asked, job, images, seed=options.seed))
+    job = job_of(gone, images, how)
+    if gone.alone:
+        if options.steps > 1:
+            raise UsageError("--steps approaches a budget, and none is given", fix="add one, or leave --steps out")
+        cut = gone.whole()
+        done = Made(cut, job.win_back(job.module, cut))
+    elif asked is None:
+        done = cut_in_steps(job, options.steps)
+    else:
+        pursuit = Pursuit(bound=asked, steps=options.steps, seconds=seconds_of(options.time_budget))
+        done = cut_within(job, pursuit, measure_of(asked, gone.full, images, how))
+    return replace(done, cut=gone.counted(done.cut))
 
 
-def job_of(network: Network, cut_options: CutOptions, images: Images, how: Tuning) -> Job:
+def job_of(gone: Gone, images: Images, how: Tuning) -> Job:
     """Put together what a cut needs: recovery is absorbing and recalibrating from the inputs, then training."""
-    options, inputs, data = how.options, images.inputs, images.data
+    options, inputs, data, network = how.options, images.inputs, images.data, gone.network
     fixed = None if network.dynamic_batch else len(network.example[0])
 
     def win_back(original: nn.Module, cut: Cut) -> tuple[StageResult, ...]:
-        """Absorb and recalibrate, then train; training looks to the uncut network, whatever was cut."""
+        """Absorb and recalibrate, then train; training looks to the uncut network, whatever was cut.
+
+        The first cut is won back towards the network with all its blocks.
+        """
         stages: tuple[StageResult, ...] = ()
+        first = original is network.module
         if inputs is not None and options.recover:
-            stages = recover(original, cut, inputs, how.told, how.clock, data=data, fixed=fixed, seed=options.seed)
+            whole, shortened = (gone.full.module, gone.result is not None) if first else (original, False)
+            stages = recover(
+                whole,
+                cut,
+                inputs,
+                how.told,
+                how.clock,
+                data=data,
+                fixed=fixed,
+                seed=options.seed,
+                shortened=shortened,
+            )
         if images.training is None:
             return stages
-        return tuned(network, cut, images.training, how, stages, data=data, inputs=inputs)
+        return tuned(gone.full, cut, images.training, how, stages, data=data, inputs=inputs)
 
     def look(module: nn.Module) -> Evidence | None:
         """What criteria may see of a network: the inputs that recovery learns from as well."""
@@ -67,7 +94,7 @@ def job_of(network: Network, cut_options: CutOptions, images: Images, how: Tunin
     return Job(
         module=network.module,
         example=network.example,
-        options=replace(cut_options, evidence=look(network.module)),
+        options=replace(gone.options, evidence=look(network.module)),
         win_back=win_back,
         look=look,
         told=how.told,
@@ -76,40 +103,32 @@ def job_of(network: Network, cut_options: CutOptions, images: Images, how: Tunin
     )
 
 
-def trained(done: Made, network: Network, images: Images, how: Tuning) -> Made:
-    """Train what was made without choosing channels, where training is asked for; `network` is the original."""
-    if images.training is None:
-        return done
-    stages = tuned(network, done.cut, images.training, how, done.stages, data=images.data, inputs=images.inputs)
-    return replace(done, stages=stages)
-
-
-def measure_of(asked: Bound, job: Job, images: Images, *, seed: int) -> Measure:
+def measure_of(asked: Bound, network: Network, images: Images, how: Tuning) -> Measure:
     """How a bound is measured: top-1 on labelled images, agreement on any. Raises DataError where there are none."""
-    data = images.data
+    data, whole, told = images.data, network.module, how.told
+    rows = None if network.dynamic_batch else len(network.example[0])
     if isinstance(asked, MaxDrop):
         if data is None or not data.labelled:
             raise DataError(
                 "--max-drop is measured on labelled images, and there are none", fix="add --data with labels"
             )
-        with job.told.stage("accuracy, original", len(data)) as advance:
-            original = evaluate(job.module, data, progress=advance).top1
+        with told.stage("accuracy, original", len(data)) as advance:
+            original = evaluate(whole, data, rows=rows, progress=advance).top1
 
         def top1(module: nn.Module, stages: tuple[StageResult, ...]) -> float:
             """As recovery has measured it, or now."""
             reached = final(stages)
-            return (reached.accuracy if reached and reached.accuracy else evaluate(module, data)).top1
+            return (reached.accuracy if reached and reached.accuracy else evaluate(module, data, rows=rows)).top1
 
         return Measure(original=original, reach=top1, on=f"{data.name} ({len(data):,} images)")
-    batches, on = _unlabelled(images, seed)
-    with job.told.stage("agreement"):
-        agreement(job.module, job.module, batches[0])  # a network without one answer is told of before any work
+    batches, on = _unlabelled(images, how.options.seed, rows)
+    with told.stage("answers of the original"):
+        wanted = classes_of(whole, batches(), rows=rows)
 
     def same(module: nn.Module, stages: tuple[StageResult, ...]) -> float:
         """The share of images with the original's answer."""
         del stages
-        right = sum(agreement(module, job.module, batch) * len(batch) for batch in batches)
-        return right / sum(len(batch) for batch in batches)
+        return float((classes_of(module, batches(), rows=rows) == wanted).double().mean())
 
     return Measure(original=1.0, reach=same, on=on)
 
@@ -117,13 +136,13 @@ def measure_of(asked: Bound, job: Job, images: Images, *, seed: int) -> Measure:
 BATCH = 256
 
 
-def _unlabelled(images: Images, seed: int) -> tuple[list[Tensor], str]:
-    """Images to compare answers on: those of --data, else those that recovery does not learn from."""
+def _unlabelled(images: Images, seed: int, fixed: int | None) -> tuple[Callable[[], Iterable[Tensor]], str]:
+    """Images to compare answers on, in batches: those of --data, else those that recovery does not learn from."""
     data, inputs = images.data, images.inputs
     if data is not None:
-        items = [data.dataset[number][0] for number in range(len(data))]
-        return list(torch.stack(items).split(BATCH)), f"{data.name} ({len(data):,} images)"
-    aside = None if inputs is None else inputs[learned(inputs, None, seed)[1]]
+        loader = DataLoader(Subset(data.dataset, range(len(data))), batch_size=BATCH)
+        return lambda: (batch for batch, _ in loader), f"{data.name} ({len(data):,} images)"
+    aside = None if inputs is None else inputs[learned(inputs, fixed, seed)[1]]
     if aside is None or not len(aside):
         raise DataError("--min-agreement is measured on images, and there are none", fix="add --data or --calibration")
-    return list(aside.split(BATCH)), f"{len(aside):,} calibration inputs that recovery did not see"
+    return lambda: aside.split(BATCH), f"{len(aside):,} calibration inputs that recovery did not see"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,9 @@ class SlimOptions:
     min_agreement: float | None = None
     time_budget: str | float | None = None
     latency: float | str | None = None
-    widths: str | None = None
+    widths: Mapping[str, int] | str | None = None
     drop_dead: bool | None = None
-    drop_blocks: str | None = None
+    drop_blocks: str | int | None = None
     scope: Scope = Scope.GLOBAL
     importance: str | None = None
     round_to: int | None = None

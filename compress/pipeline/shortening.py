@@ -19,7 +19,6 @@ from compress.graph.costs import costs
 from compress.graph.prefix import recorded
 from compress.graph.residual import Block, Leaving, blocks
 from compress.graph.trace import tensors_of, trace
-from compress.pipeline.job import Made
 from compress.surgery.deliver import Delivered
 from compress.surgery.network import composed
 from compress.surgery.planned import Chosen, Cut, CutOptions
@@ -54,23 +53,20 @@ class Gone:
             return earlier
         return self.plan if earlier is None else composed(earlier, self.plan)
 
-    def whole(self) -> Made:
-        """The result where nothing else is to be cut."""
+    def whole(self) -> Cut:
+        """The cut where nothing else is to be cut; its network is the one without the blocks."""
         assert self.result is not None
         module, example = self.network.module, self.network.example
         analysis = analyse(module, example)
         after = costs(module, analysis.traces[0])
-        return Made(
-            Cut(
-                Delivered(module, self.result.own, self._why(), self.result.verdict),
-                Chosen(Plan({}), None, sum(g.size for g in analysis.prunable)),
-                analysis,
-                np.zeros(len(analysis.component), dtype=bool),
-                Zeroed(self.full.module, self.full.example, list(self.result.how)),
-                after,
-                after,
-            ),
-            (),
+        return Cut(
+            Delivered(module, self.result.own, self._why(), self.result.verdict),
+            Chosen(Plan({}), None, sum(g.size for g in analysis.prunable)),
+            analysis,
+            np.zeros(len(analysis.component), dtype=bool),
+            Zeroed(self.full.module, self.full.example, list(self.result.how)),
+            after,
+            after,
         )
 
     def _why(self) -> str:
@@ -98,7 +94,11 @@ class Gone:
 
 
 def take_out(
-    network: Network, options: CutOptions, asked: str | None, images: tuple[Data | None, Data | None], told: Progress
+    network: Network,
+    options: CutOptions,
+    asked: str | int | None,
+    images: tuple[Data | None, Data | None],
+    told: Progress,
 ) -> Gone:
     """Take out the blocks that `asked` names, or so many; without it the network stays as it is.
 
@@ -114,7 +114,7 @@ def take_out(
     notes: tuple[str, ...] = ()
     keys = list(replayed)
     if asked is not None:
-        keys, notes = _chosen(network, asked, images, told)
+        keys, notes = _chosen(network, str(asked), images, told)
     with told.stage("take out blocks"):
         result = shortened(network.module, network.example, keys, dynamic_batch=network.dynamic_batch)
     known = tensors_of(result.module)

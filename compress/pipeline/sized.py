@@ -8,16 +8,19 @@ file that was asked for.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from compress.budget.meter import bytes_meter
 from compress.budget.shelf import TOLERANCE
-from compress.core.budgets import Bytes, Size
+from compress.core.budgets import Budget, Bytes, Size
 from compress.core.errors import PlanError
+from compress.core.types import Exported, Network
 from compress.export import export
 from compress.pipeline.job import Job, cut_for, settled
 from compress.surgery.planned import Cut
@@ -33,7 +36,7 @@ def cut_for_size(budget: Size, job: Job) -> Cut:
 
     Raises PlanError where that cannot be met, ExportError where the network cannot be written as ONNX.
     """
-    before = _file(job.module, job)
+    before = _file(job.module, job.example, dynamic=job.dynamic_batch)
     wanted = budget.of(before)
     if before <= wanted:
         raise PlanError(f"the network takes only {before:,} bytes as ONNX: nothing has to leave", fix="lower --size")
@@ -43,7 +46,7 @@ def cut_for_size(budget: Size, job: Job) -> Cut:
     for _ in range(TRIES):
         cut = job.cut(budget=target, verify=False)
         whole, left = _tensors(cut)
-        taken = _file(cut.delivered.module, job)
+        taken = _file(cut.delivered.module, job.example, dynamic=job.dynamic_batch)
         points = [*(points or [(whole, before)]), (left, taken)]
         if most < taken <= wanted:
             best, most = target, taken
@@ -62,7 +65,7 @@ def cut_for_size(budget: Size, job: Job) -> Cut:
 @settled.register
 def settled_size(budget: Size, job: Job) -> Size:
     """In bytes."""
-    return budget if budget.left > 1 else Size(budget.of(_file(job.module, job)))
+    return budget if budget.left > 1 else Size(budget.of(_file(job.module, job.example, dynamic=job.dynamic_batch)))
 
 
 def _tensors(cut: Cut) -> tuple[int, int]:
@@ -73,10 +76,30 @@ def _tensors(cut: Cut) -> tuple[int, int]:
     return whole, meter.total
 
 
-def _file(module: nn.Module, job: Job) -> int:
+def missed(budget: Budget | None, network: Network, cut: nn.Module, files: Sequence[Exported] = ()) -> tuple[str, ...]:
+    """Say which files of the finished network take more than a budget of size allows; nothing for other budgets.
+
+    Recovery and training change weights, and files hold more than the network (where they came from), so the promise
+    is checked on the ONNX files that were written, of `network` cut to `cut`; without any, on one that is written for
+    this.
+    """
+    if not isinstance(budget, Size):
+        return ()
+    how = network.example, network.dynamic_batch
+    wanted = budget.left if budget.left > 1 else budget.of(_file(network.module, how[0], dynamic=how[1]))
+    taken = {Path(made.path).name: made.bytes for made in files if made.target == "ONNX"}
+    taken = taken or {"the ONNX file": _file(cut, how[0], dynamic=how[1])}
+    return tuple(
+        f"missed: {name} takes {much:,} bytes once the network is finished, and {wanted:,.0f} were asked for"
+        for name, much in taken.items()
+        if much > wanted
+    )
+
+
+def _file(module: nn.Module, example: tuple[Any, ...], *, dynamic: bool) -> int:
     """Bytes of the network's ONNX file."""
     with tempfile.TemporaryDirectory() as place:
-        return export(module, job.example, Path(place) / "network.onnx", dynamic_batch=job.dynamic_batch).bytes
+        return export(module, example, Path(place) / "network.onnx", dynamic_batch=dynamic).bytes
 
 
 def _foretold(points: list[tuple[float, float]], aim: float) -> float:

@@ -9,10 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from compress.budget.blocks import Limits
 from compress.checkpoint import load as read_checkpoint
 from compress.checkpoint import write_saved
-from compress.core.budgets import KINDS, Latency, NoChannels, Percent, asked
 from compress.core.clock import Clock
 from compress.core.errors import PlanError
 from compress.core.files import written_whole
@@ -21,21 +19,22 @@ from compress.core.types import Network, Plan
 from compress.evaluation.calibration import calibration_set
 from compress.evaluation.judge import DataOptions, Judged, judge, open_calibration, open_for
 from compress.evaluation.stages import CALIBRATION_INPUTS, final
-from compress.importance import CRITERIA
 from compress.measure.before_after import Measured
 from compress.measure.size import file_bytes
+from compress.pipeline.asking import cut_options
 from compress.pipeline.deploy import Deploying, deploy, int8_inputs
 from compress.pipeline.latency import STEP
-from compress.pipeline.making import Images, made, trained
+from compress.pipeline.making import Images, made
 from compress.pipeline.opening import opened, rounding
 from compress.pipeline.options import SlimOptions
 from compress.pipeline.shortening import take_out
+from compress.pipeline.sized import missed
 from compress.pipeline.tuning import Tuning, forget, open_training, silenced, tune_options
 from compress.recovery.training.team import Team, joined
 from compress.report.assemble import judgement, report_of, widths_after
 from compress.report.types import FileSizes, SlimReport, Source
 from compress.surgery.network import composed
-from compress.surgery.planned import Cut, CutOptions
+from compress.surgery.planned import Cut
 from compress.surgery.program import program_bytes
 
 
@@ -51,7 +50,7 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     block = rounding(options.round_to)
-    cut_options = _cut_options(options, block[0])
+    how_cut = cut_options(options, _plan(options), block[0])
     tuning = tune_options(options)
     with told.stage("load"), clock.stage("load"):
         read = _read(options)
@@ -59,30 +58,28 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
         data = open_for(network, _data_options(options), _classes(network) if options.data else None)
         learned = open_calibration(network, options.calibration, _data_options(options), data)
         training = open_training(network, options, _data_options(options), data) if tuning.asked else None
-    gone = take_out(network, cut_options, options.drop_blocks, (learned, data), told)
-    full, network, cut_options = network, gone.network, gone.options
-    earlier = gone.after(earlier)
+    gone = take_out(network, how_cut, options.drop_blocks, (learned, data), told)
     images = Images(data=data, training=training)
     if learned is not None:
         with told.stage("read calibration images"), clock.stage("load"):
             inputs, labels = calibration_set(network.example[0].shape, learned, CALIBRATION_INPUTS, options.seed)
         images = replace(images, inputs=inputs, labels=labels)
-    how = Tuning(options, tuning, team, told, clock)
-    done = trained(gone.whole(), full, images, how) if gone.alone else made(network, cut_options, images, how)
-    cut, stages, after = gone.counted(done.cut), done.stages, done.cut.delivered.module
+    done = made(gone, images, Tuning(options, tuning, team, told, clock))
+    cut, stages, after = done.cut, done.stages, done.cut.delivered.module
     lowering = inputs if learned is not None else int8_inputs(network, options, _data_options(options), data)
     block = block if cut.chosen.step is None else (cut.chosen.step, STEP)
     options = options if team.main else silenced(options)
     with clock.stage("evaluate"):
-        judged = judge(full, after, cut.masked, data or learned, told, options.seed, reached=final(stages))
-    plan = composed(earlier, cut.chosen.plan)
-    job = Deploying(network=full, cut=after, plan=plan, judged=judged, data=data, inputs=lowering, options=options)
+        judged = judge(network, after, cut.masked, data or learned, told, options.seed, reached=final(stages))
+    plan = composed(gone.after(earlier), cut.chosen.plan)
+    job = Deploying(network=network, cut=after, plan=plan, judged=judged, data=data, inputs=lowering, options=options)
     deployed = deploy(job, told, clock)
     measured = deployed.measured
+    oversize = missed(gone.options.budget, network, after, deployed.files)
     _write(read, network, plan, cut, options)
     forget(options)
     source = _source(network, judged, options)
-    report = report_of(cut, source, clock.seconds, cut_options, block)
+    report = report_of(cut, source, clock.seconds, gone.options, block)
     sizes = measured.onnx_bytes
     return replace(
         report,
@@ -103,36 +100,17 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
         batch=options.batch,
         seed=options.seed,
         command=shlex.join(["compress", *sys.argv[1:]]),
-        warnings=(*report.warnings, *measured.notes, *_slower(measured)),
+        warnings=(*report.warnings, *measured.notes, *_slower(measured), *oversize),
     )
 
 
-def _cut_options(options: SlimOptions, block: int) -> CutOptions:
-    if options.importance is not None:
-        CRITERIA[options.importance]  # an unknown name is told before anything is loaded
-    plan = None
-    if options.plan_in is not None:
-        try:
-            plan = Plan.from_json(options.plan_in.read_text())
-        except OSError as error:
-            raise PlanError(f"cannot read the plan {options.plan_in}: {error.strerror}") from error
-    budget = asked({name: getattr(options, name) for name in KINDS}, otherwise="--plan" if plan else None)
-    if options.ratio and all(each is None for each in (budget, plan, options.max_drop, options.min_agreement)):
-        budget = Percent(0)
-    if isinstance(budget, Latency):
-        budget = replace(budget, batch=options.batch, stepped=options.round_to is None)
-    if options.drop_blocks and all(each is None for each in (budget, plan, options.max_drop, options.min_agreement)):
-        budget = NoChannels()
-    return CutOptions(
-        budget=budget,
-        scope=options.scope,
-        importance=options.importance,
-        limits=Limits(block, options.min_channels, options.keep, options.ratio, options.max_ratio),
-        attention=options.attention,
-        plan=plan,
-        submodule=options.submodule,
-        verify=options.verify,
-    )
+def _plan(options: SlimOptions) -> Plan | None:
+    if options.plan_in is None:
+        return None
+    try:
+        return Plan.from_json(options.plan_in.read_text())
+    except OSError as error:
+        raise PlanError(f"cannot read the plan {options.plan_in}: {error.strerror}") from error
 
 
 def _data_options(options: SlimOptions) -> DataOptions:

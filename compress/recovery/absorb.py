@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -109,6 +109,7 @@ def absorb(
     inputs: Iterable[Tensor],
     *,
     submodule: str | None = None,
+    shortened: bool = False,
     seed: int = 0,
     advance: Callable[[int, int], None] | None = None,
 ) -> Absorbed:
@@ -116,9 +117,10 @@ def absorb(
 
     `inputs` are batches, batch first; the last fifth of each (of few inputs: every fifth batch) is held out to choose
     the ridges. Several batches are gone through twice. `analysis` and `dead` are those of the cut, of the part at
-    `submodule` where only that was cut. Parameters keep their names and shapes; `original` is never touched. A layer
-    without a bias gives its constant to the batch norm behind it; where there is none either, it is fitted through
-    the origin.
+    `submodule` where only that was cut; where `cut` lacks layers of the original, which the analysis then does not know
+    either, `shortened` has every layer fitted that reads something else than before. Parameters keep their names and
+    shapes; `original` is never touched. A layer without a bias gives its constant to the batch norm behind it; where
+    there is none either, it is fitted through the origin.
     """
     start = time.perf_counter()
     parts = original.get_submodule(submodule or ""), cut.get_submodule(submodule or "")
@@ -136,7 +138,8 @@ def absorb(
                 for layer in layers.values():
                     layer.forget()
             batch = batches[place]
-            _Pass(networks, layers, _Turn(place, len(batches), len(batch) / total, seed + number)).run(batch)
+            turn = _Turn(place, len(batches), len(batch) / total, seed + number)
+            _Pass(networks, layers, turn, apart=shortened).run(batch)
             if advance is not None:
                 advance(number + 1, rounds * len(batches))
     done = [(name, layer.fit) for name, layer in layers.items() if layer.fit is not None]
@@ -145,14 +148,14 @@ def absorb(
     return Absorbed(report, total, time.perf_counter() - start, left_out)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Pass:
     """Both networks run over a batch; the cut one is repaired layer by layer as it runs."""
 
     networks: tuple[tuple[nn.Module, dict[str, Tensor]], tuple[nn.Module, dict[str, Tensor]]]
     layers: dict[str, Layer]
     turn: _Turn
-    apart: list[str] = field(default_factory=list)  # layers since the first that lost more than constants
+    apart: bool  # whether anything has been lost so far but constants
 
     def run(self, batch: Tensor) -> None:
         """Learn what is wanted from the original, then repair."""
@@ -195,7 +198,7 @@ class _Pass:
             settle(layer)
             write(layer, self.networks[1][1])
             return call()
-        self.apart.append(name)
+        self.apart = True
         if wanted.total is not None:
             result = call()
             layer.waiting[use] = wanted, z, result
