@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -118,28 +119,11 @@ def recover(
         )
 
     reached("cut", 0.0, "")
-    raw = {name: tensor.clone() for name, tensor in tensors_of(module).items()}
     with told.stage("absorb", len(calibration.batches)) as advance, clock.stage("absorb"):
-        done = absorb(
-            original,
-            module,
-            cut.analysis,
-            cut.dead,
-            calibration.batches,
-            submodule=cut.chosen.plan.submodule,
-            shortened=shortened,
-            seed=seed,
-            advance=advance,
+        seconds, note, kept = _absorbed(
+            original, cut, calibration, stages[-1].distance, advance, shortened=shortened, seed=seed
         )
-    worse = _worse(stages[-1].distance, original, module, calibration.aside)
-    if worse:
-        for name, tensor in tensors_of(module).items():
-            tensor.data.copy_(raw[name])
-    del raw
-    note = f"{len(done.layers)} layers took up what they lost, from {done.inputs} inputs"
-    if done.left_out:
-        note += f"; not {', '.join(done.left_out)}, which read too many inputs for a regression"
-    reached("absorbed", done.seconds, "taken back: the raw cut is nearer" if worse else note, kept=not worse)
+    reached("absorbed", seconds, note, kept=kept)
     with told.stage("recalibrate", len(calibration.batches)) as advance, clock.stage("recalibrate"):
         norms = recalibrate(original, module, calibration.batches, advance=advance)
     if norms.norms:
@@ -148,6 +132,31 @@ def recover(
         note = f"{norms.norms} batch norms; distance on held-out inputs {change}, {why}"
         reached("recalibrated", norms.seconds, note, kept=norms.kept)
     return tuple(stages)
+
+
+def _absorbed(
+    original: nn.Module,
+    cut: Cut,
+    calibration: Calibration,
+    before: float | None,
+    advance: Callable[[int, int], None],
+    *,
+    shortened: bool,
+    seed: int,
+) -> tuple[float, str, bool]:
+    """Absorb, or leave the network as it was where that takes it farther away; seconds, what was done, whether kept."""
+    module, path = cut.delivered.module, cut.chosen.plan.submodule
+    raw = {name: tensor.clone() for name, tensor in tensors_of(module).items()}
+    how: dict[str, Any] = {"submodule": path, "shortened": shortened, "seed": seed, "advance": advance}
+    done = absorb(original, module, cut.analysis, cut.dead, calibration.batches, **how)
+    if _worse(before, original, module, calibration.aside):
+        for name, tensor in tensors_of(module).items():
+            tensor.data.copy_(raw[name])
+        return done.seconds, "taken back: the raw cut is nearer", False
+    note = f"{len(done.layers)} layers took up what they lost, from {done.inputs} inputs"
+    if done.left_out:
+        note += f"; not {', '.join(done.left_out)}, which read too many inputs for a regression"
+    return done.seconds, note, True
 
 
 def _worse(before: float | None, original: nn.Module, module: nn.Module, aside: Tensor | None) -> bool:
