@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,24 +142,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taught: nn.Module) -
     return tmp_path
 
 
+OWN = ("net.pt", "--arch", "net.py:build", "--input-shape", "1,1,8,8", "--percent", 0.5, "--scope", "layer", "-i", "l2",
+       "--round-to", 1)  # fmt: skip
+
+
 def slim(*arguments: object) -> Result:
     """Run the command on the folder's network."""
-    own = (
-        "net.pt",
-        "--arch",
-        "net.py:build",
-        "--input-shape",
-        "1,1,8,8",
-        "--percent",
-        0.5,
-        "--scope",
-        "layer",
-        "-i",
-        "l2",
-        "--round-to",
-        1,
-    )
-    return CliRunner().invoke(app, ["slim", "--no-bench", *[str(a) for a in (*own, *arguments)]])
+    return CliRunner().invoke(app, ["slim", "--no-bench", *[str(a) for a in (*OWN, *arguments)]])
 
 
 def test_the_command_distils_and_fine_tunes(folder: Path) -> None:
@@ -176,6 +167,65 @@ def test_the_command_distils_and_fine_tunes(folder: Path) -> None:
     assert "held-out accuracy" in " ".join(result.stdout.split())
     assert "NOT RECOVERED" not in result.stdout
     assert not list(folder.glob("*.state"))
+
+
+def test_steps_are_trained_one_by_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--steps 2 --finetune 1 cuts, trains, cuts and trains; every optimiser holds what its cut has left, no more."""
+    from compress.recovery.training import loop
+
+    seen: list[tuple[nn.Module, torch.optim.Optimizer, int]] = []
+    plain = loop.optimizer_for
+
+    def noted(module: nn.Module, *given: Any) -> torch.optim.Optimizer:
+        """Note the optimiser beside the network that it is for."""
+        made = plain(module, *given)
+        seen.append((module, made, sum(p.numel() for p in module.parameters())))
+        return made
+
+    monkeypatch.setattr(loop, "optimizer_for", noted)
+    extra = ("--data", "digits", "--finetune", 1, "--batch-size", 64, "--precision", "float32", "--steps", 2)
+    result = slim(*extra, "--json", "r.json", "--save", "small.pt")
+    assert result.exit_code == 0, result.output
+    report: dict[str, Any] = json.loads((folder / "r.json").read_text(encoding="utf-8"))
+    steps = report["steps"]
+    assert len(seen) == len(steps) == 2
+    for (module, optimiser, size), step in zip(seen, steps, strict=True):
+        live = {id(p) for p in module.parameters()}
+        assert {id(p) for group in optimiser.param_groups for p in group["params"]} == live
+        assert {id(p) for p in optimiser.state} <= live
+        assert all(state["momentum_buffer"].shape == p.shape for p, state in optimiser.state.items())
+        assert size == step["parameters"]
+    assert steps[1]["parameters"] < steps[0]["parameters"] < report["costs"]["before"]["parameters"]
+    assert [step["reached"]["name"] for step in steps] == ["tuned", "tuned"]
+    assert steps[1]["reached"]["accuracy"] == report["accuracy"]["pruned"]
+    assert report["accuracy"]["pruned"]["top1"] > report["accuracy"]["masked"]["top1"] + 0.2
+    small = compress.load("small.pt", arch="net.py:build").state_dict()
+    assert all(torch.equal(small[name], tensor) for name, tensor in seen[1][0].state_dict().items())
+    text = " ".join(result.stdout.split())
+    assert "cut and won back in steps" in text
+    assert f"top-1 {100 * steps[0]['reached']['accuracy']['top1']:.2f} %" in text
+    assert not list(folder.glob("*.state"))
+
+
+def test_two_processes_tune_as_one(folder: Path) -> None:
+    """torchrun with two CPU processes and the same total batch ends with the weights of one, and writes once."""
+    extra = ("--data", "digits", "--finetune", 1, "--batch-size", 64, "--precision", "float32", "--device", "cpu")
+    assert slim(*extra, "--save", "one.pt").exit_code == 0
+    run = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "compress")
+    done = subprocess.run(
+        [sys.executable, *run, "slim", "--no-bench", *map(str, (*OWN, *extra, "--save", "two.pt", "--json", "t.json"))],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads((folder / "t.json").read_text(encoding="utf-8"))
+    assert "2 processes" in told["stages"][-1]["note"]
+    assert told["stages"][-1]["kept"]
+    assert done.stdout.count("prunable channels removed") == 1
+    one, two = (compress.load(folder / name, arch="net.py:build").state_dict() for name in ("one.pt", "two.pt"))
+    raw = {name: tensor for name, tensor in one.items() if tensor.is_floating_point()}
+    assert all(torch.allclose(tensor, two[name], rtol=0, atol=2e-5) for name, tensor in raw.items())
 
 
 def test_an_interrupted_command_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +272,7 @@ def test_an_interrupted_command_goes_on(folder: Path, monkeypatch: pytest.Monkey
         (("--finetune", 1, "--train", "bare.npz"), "no labels"),
         (("--finetune", 1, "--train", "digits", "--lr", -1), "--lr must be positive"),
         (("--finetune", 1, "--train", "digits", "--resume"), "--save or --out"),
+        (("--finetune", 1, "--train", "digits", "--resume", "--steps", 2, "--save", "s.pt"), "several are asked for"),
         (("--finetune", 1, "--data", "bare.npz", "--train", "bare.npz"), "same images"),
         (("--finetune", 1, "--train", "digits", "--distill-features"), "--distill"),
     ],

@@ -42,8 +42,6 @@ def made(gone: Gone, images: Images, how: Tuning) -> Made:
     """
     options = how.options
     asked = bound_of(options.max_drop, options.min_agreement)
-    if (options.steps > 1 or asked is not None) and options.resume:
-        raise UsageError("--resume goes on with one training, and several are asked for", fix="leave --resume out")
     job = job_of(gone, images, how)
     if gone.alone:
         if options.steps > 1:

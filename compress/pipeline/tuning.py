@@ -38,6 +38,8 @@ def tune_options(options: SlimOptions) -> TuneOptions:
     asked.recipes()
     if not asked.asked:
         return asked
+    if options.resume and _several(options):
+        raise UsageError("--resume goes on with one training, and several are asked for", fix="leave --resume out")
     keep = keeping(options)
     if options.resume and keep is None:
         raise UsageError("--resume needs a place for the state of the training", fix="add --save or --out")
@@ -47,15 +49,23 @@ def tune_options(options: SlimOptions) -> TuneOptions:
     return asked
 
 
+def _several(options: SlimOptions) -> bool:
+    """Whether every cut on the way is followed by a training."""
+    return options.steps > 1 or options.max_drop is not None or options.min_agreement is not None
+
+
 def silenced(options: SlimOptions) -> SlimOptions:
     """Return the options of a process that only helps: it writes and measures nothing."""
     return replace(options, out=(), save=None, plan_out=None, json=None, bench=False)
 
 
 def keeping(options: SlimOptions) -> Keep | None:
-    """Return where the state of the training goes: beside the first file that is written; None without one."""
+    """Return where the state of the training goes: beside the first file that is written; None without one.
+
+    None as well where several trainings are asked for, one after each cut: their states could not be told apart.
+    """
     first = options.save or next(iter(options.out), None)
-    if first is None:
+    if first is None or _several(options):
         return None
     return Keep(Path(f"{first}.state"), options.checkpoint_every, options.resume)
 
