@@ -7,8 +7,9 @@ from typing import Any
 
 from compress.cli import checks
 from compress.cli.errors import told_in_words
-from compress.cli.options import measuring, reading, running, writing
+from compress.cli.options import images, measuring, reading, running, writing
 from compress.cli.progress import progress_for
+from compress.cli.records import values
 from compress.core.errors import UsageError
 from compress.core.measuring import Backend
 
@@ -27,6 +28,9 @@ Why is it not faster? Every layer's time against its MACs and this machine's roo
 
 A checkpoint and its cut, eagerly and compiled, at two batch sizes and thread counts, with a picture:
 [cyan]compress bench resnet18.pt pruned.pt -b eager -b compile --batch 1,8 --threads 1,4 --plot speed.svg[/cyan]
+
+Accuracy against latency, of several cuts:
+[cyan]compress bench resnet18.onnx half.onnx third.onnx --data test/ --plot front.svg[/cyan]
 """
 
 
@@ -38,6 +42,8 @@ def bench(
     input_shape: reading.InputShape = None,
     num_classes: reading.NumClasses = None,
     trust: reading.Trust = False,
+    data: images.Data = None,
+    prepared: images.Preparing,
     plot: measuring.Plot = None,
     json: writing.Json = None,
     speaking: running.Speaking,
@@ -69,7 +75,10 @@ def bench(
             "input_shape": checks.input_shape(input_shape),
             "num_classes": num_classes,
             "trust": trust,
+            "data": data,
         }
+        mean, std = checks.normalisation(prepared.mean, prepared.std)
+        fields |= values(prepared) | {"mean": mean, "std": std}
         _run(fields, plot, json, quiet=speaking.quiet)
 
 

@@ -33,6 +33,8 @@ from compress.measure.runners import Runner
 from compress.measure.size import file_bytes
 from compress.measure.statistics import Outcome, paired, spread
 from compress.pipeline.opening import opened
+from compress.pipeline.reaching import top1_of
+from compress.pipeline.verify import VerifyOptions
 from compress.report.assemble import versions
 
 FRESH = "compress.pipeline.fresh"
@@ -55,6 +57,11 @@ class BenchOptions:
     input_shape: tuple[int, ...] | None = None
     num_classes: int | None = None
     trust: bool = False
+    data: str | None = None
+    download: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,7 @@ def run_bench(options: BenchOptions, progress: Progress | None = None) -> BenchR
         if not standings:
             why = "; ".join(f"{s.label} in {s.backend}: {s.why}" for s in skipped)
             raise UsageError(f"nothing could be measured: {why}", fix="name another --backend, --device or --batch")
+        standings = _judged(standings, subjects, options, told) if options.data is not None else standings
         standings = _fresh(standings, subjects, options, folder, skipped, told) if options.fresh else standings
         layers = _per_layer(subjects, options, threads[0], folder, skipped, told) if options.per_layer else ()
     return BenchReport(
@@ -236,6 +244,19 @@ def _fresh(
                 found.append(standing)
             advance(len(found), len(standings))
     return found
+
+
+def _judged(
+    standings: Sequence[Standing], subjects: Sequence[Subject], options: BenchOptions, told: Progress
+) -> list[Standing]:
+    """Add what every file reaches on --data, in the file's own runtime whatever it was timed in."""
+    how = {name: getattr(options, name) for name in ("data", "download", "mean", "std", "resize")}
+    how |= {"num_classes": options.num_classes, "trust": options.trust, "input_shape": options.input_shape}
+    asked = [
+        VerifyOptions(first=path, second=path, arch=_arch(options, at), **how) for at, path in enumerate(options.files)
+    ]
+    reached = dict(zip((s.label for s in subjects), top1_of(asked, told), strict=True))
+    return [replace(standing, accuracy=reached[standing.label]) for standing in standings]
 
 
 def _per_layer(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,7 +27,9 @@ from compress.export.onnx_save import about_of
 from compress.export.parity import TOLERANCE, batched_inputs, like, relative_error, same_form, tensors_of
 from compress.export.quiet import evaluating, quiet
 from compress.export.target import ABOUT, TARGETS, Loaded
+from compress.measure.machine import this_machine
 from compress.pipeline.opening import opened
+from compress.report.assemble import versions
 from compress.report.comparison import Comparison, Side
 
 COMPARED_INPUTS = 256
@@ -72,7 +76,7 @@ def run_verify(options: VerifyOptions, progress: Progress | None = None) -> Comp
     """Run both files on the same inputs and compare. Raises CompressError subclasses where one cannot be used."""
     told = progress or Silent()
     with told.stage("load"):
-        files = [_opened(path, options) for path in (options.first, options.second)]
+        files = [opened_file(path, options) for path in (options.first, options.second)]
     shown = next((file.example for file in files if file.example is not None), None)
     if shown is None:
         raise UsageError("neither file tells the shape of its input", fix="add --input-shape, for example 1,3,224,224")
@@ -97,6 +101,9 @@ def run_verify(options: VerifyOptions, progress: Progress | None = None) -> Comp
         on=on,
         tolerance=options.tolerance,
         least_agreement=options.agreement,
+        command=shlex.join(["compress", *sys.argv[1:]]),
+        versions=versions(),
+        machine=asdict(this_machine()),
     )
 
 
@@ -110,7 +117,7 @@ def module_file(module: nn.Module, inputs: tuple[Tensor, ...], name: str) -> Fil
     return File(name=name, format="module", run=run, example=inputs)
 
 
-def _opened(path: Path, options: VerifyOptions) -> File:
+def opened_file(path: Path, options: VerifyOptions) -> File:
     """Read a file by what it is: ONNX by its suffix, archives with a graph of their own, and checkpoints."""
     if path.suffix.lower() == ".onnx":
         return _onnx(path, options)
@@ -219,6 +226,13 @@ def _inputs(
     if options.data is None:
         batched = batched_inputs(shown)
         return like(shown, batched, RANDOM_INPUTS), None, f"{RANDOM_INPUTS} random inputs (give --data for real ones)"
+    data = data_for(files, shown, options)
+    images = calibration_set(shown[0].shape, data, COMPARED_INPUTS, options.seed)[0]
+    return (images,), data, f"{len(images)} images of {data.name}"
+
+
+def data_for(files: list[File], shown: tuple[Tensor, ...], options: VerifyOptions) -> Data:
+    """Open the images of --data as files read them whose input is like `shown`; UsageError where they take several."""
     if len(shown) != 1:
         raise UsageError(f"--data is for networks of one input, and these take {len(shown)}", fix="leave --data out")
     known = next((file.preprocessing for file in files if file.preprocessing is not None), None)
@@ -228,8 +242,7 @@ def _inputs(
     )
     data = open_for(network, how, None)
     assert data is not None
-    images = calibration_set(shown[0].shape, data, COMPARED_INPUTS, options.seed)[0]
-    return (images,), data, f"{len(images)} images of {data.name}"
+    return data
 
 
 def _answers(file: File, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -304,7 +317,7 @@ def verify(
         if isinstance(side, nn.Module):
             files.append(module_file(side, given, f"{type(side).__name__} ({('first', 'second')[number]})"))
         else:
-            files.append(_opened(Path(side), _options(Path(side), Path(side), tolerance, options)))
+            files.append(opened_file(Path(side), _options(Path(side), Path(side), tolerance, options)))
     return compare_files(files[0], files[1], given, tolerance)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -31,7 +33,7 @@ class Comparison:
 
     `max_relative_error` is max |second - first| / max |first| over all outputs on `inputs` inputs, `agreement` the
     fraction of them on which both choose the same class, None without classes. `on` names the inputs.
-    `least_agreement`, where given, is asked for instead of `tolerance`.
+    `least_agreement`, where given, is asked for instead of `tolerance`. The rest says how to do it again.
     """
 
     first: Side
@@ -42,6 +44,9 @@ class Comparison:
     on: str
     tolerance: float
     least_agreement: float | None = None
+    command: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    machine: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def same(self) -> bool:

@@ -11,7 +11,7 @@ import jinja2
 
 from compress.core.errors import UsageError
 from compress.core.files import written_whole
-from compress.report.page import bench, flops, inspect, maps, sensitivity, slim, sweep, train
+from compress.report.page import bench, flops, inspect, maps, sensitivity, slim, sweep, train, verify
 from compress.report.page.blocks import Chapter
 from compress.report.page.front import comparison
 from compress.report.page.runs import Run, read_runs
@@ -25,6 +25,7 @@ CHAPTERS: Mapping[str, Callable[[Run], Chapter]] = {
     "sensitivity": sensitivity.chapter,
     "maps": maps.chapter,
     "train": train.chapter,
+    "verify": verify.chapter,
 }
 TEMPLATES = {".html": "page.html.j2", ".md": "page.md.j2"}
 

@@ -22,6 +22,7 @@ from compress.report.page.blocks import (
     plot,
 )
 from compress.report.page.common import per_class_table, reproduce
+from compress.report.page.path import ways
 from compress.report.page.runs import Run
 from compress.report.units import byte_size, count, duration, percentage, ratio
 
@@ -30,7 +31,8 @@ def chapter(run: Run) -> Chapter:
     """Return the chapter of a run of `slim`."""
     data = run.data
     exact = (data.get("exactness") or {}).get("exact")
-    sections = [_headline(data), _recovery(data), _classes(data), _channels(data), _latency(data), _files(data)]
+    first, last = [_headline(data), _recovery(data)], [_classes(data), _channels(data), _latency(data), _files(data)]
+    sections = [*first, *ways(data), *last]
     return Chapter(
         key=run.key,
         title=run.name,
