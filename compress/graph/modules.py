@@ -79,12 +79,17 @@ def _remembered(parts: Parts) -> tuple[list[tuple[dict[str, Any], dict[str, Any]
         own = vars(m)
         filled.append((own, own.copy()))
         for item in own.values():
+            if item.__class__ in _ATOMS:
+                continue
             if isinstance(item, dict):
                 if item:
                     filled.append((item, dict(item)))
                 else:
                     empty.append(item)
     return filled, empty
+
+
+_ATOMS: frozenset[type] = frozenset({bool, int, float, str, tuple, type(None)})
 
 
 def set_mode(module: nn.Module, *, train: bool, parts: Parts | None = None) -> None:

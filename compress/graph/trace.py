@@ -10,7 +10,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
@@ -113,9 +113,12 @@ class Trace:
 class Recorder(TorchDispatchMode):
     """Numbers every tensor and records every operator; `seen` is called with each finished Op."""
 
-    def __init__(self, trace: Trace, names: Mapping[int, str], seen: Callable[[Op], None] | None = None) -> None:
-        """`names` maps id(tensor) of parameters and buffers to their names."""
+    def __init__(
+        self, trace: Trace, names: Mapping[int, str], seen: Callable[[Op], None] | None = None, *, placed: bool = True
+    ) -> None:
+        """`names` maps id(tensor) of parameters and buffers to their names; `placed`: operators know where they are."""
         super().__init__()
+        self.placed = placed
         self.trace = trace
         self.names = names
         self.seen = seen
@@ -177,7 +180,7 @@ class Recorder(TorchDispatchMode):
             outs.append(value)
             if trace.shapes[value] != tensor.shape:  # resized or transposed in place
                 trace.shapes[value] = tuple(tensor.shape)
-        op = Op(func, refs, named, tuple(outs), self.path[-1], _caller())
+        op = Op(func, refs, named, tuple(outs), self.path[-1], _caller() if self.placed else None)
         trace.ops.append(op)
         if self.seen is not None:
             self.seen(op)
@@ -271,12 +274,15 @@ def trace(module: nn.Module, example: tuple[Any, ...], *, train: bool = False) -
 
 
 def attempt(module: nn.Module, example: tuple[Any, ...], *, meta: bool) -> tuple[Trace, str | None]:
-    """Run `module` in evaluation mode as far as it goes: what it did, and what stopped it (None: nothing did)."""
+    """Run `module` in evaluation mode as far as it goes: what it did, and what stopped it (None: nothing did).
+
+    The operators do not know their places in the code.
+    """
     record, parts = Trace(on_meta=meta), walk(module)
     with quiet_module(module, parts):
         set_mode(module, train=False, parts=parts)
         try:
-            _run(module, example, meta=meta, record=record, parts=parts)
+            _run(module, example, meta=meta, record=record, parts=parts, placed=False)
         except Exception as error:  # noqa: BLE001 - the caller asks whether it runs
             text = str(error).strip().splitlines()
             return record, text[0] if text else type(error).__name__
@@ -292,16 +298,22 @@ def _batch(example: tuple[Any, ...]) -> int:
 
 
 def _run(
-    module: nn.Module, example: tuple[Any, ...], *, meta: bool, parts: Parts, record: Trace | None = None
+    module: nn.Module,
+    example: tuple[Any, ...],
+    *,
+    meta: bool,
+    parts: Parts,
+    record: Trace | None = None,
+    placed: bool = True,
 ) -> Trace:
     real = tensors_of(module, parts)
     used = {n: empty_as(t) for n, t in real.items()} if meta else real
     record = Trace(on_meta=meta) if record is None else record
-    recorder = Recorder(record, {id(t): n for n, t in used.items()})
+    recorder = Recorder(record, {id(t): n for n, t in used.items()}, placed=placed)
     inputs = pytree.tree_map_only(Tensor, lambda t: t.to("meta") if meta else t, example)
     record.batch = _batch(example)
     record.inputs = tuple(recorder.number(t) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor))
-    with module_paths(module, recorder, parts), recorder:
+    with module_paths(module, recorder, parts) if placed else nullcontext(), recorder:
         if isinstance(module, fx.GraphModule):
             with _reparametrize_module(module, used, tie_weights=True):
                 out = Nodes(module, recorder, meta=meta).run(*inputs)

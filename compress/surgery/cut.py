@@ -26,16 +26,15 @@ def dead_of(analysis: Analysis, channels: np.ndarray) -> np.ndarray:
 
 def kept_indices(analysis: Analysis, dead: np.ndarray) -> Kept:
     """What stays of every parameter dimension that loses something."""
-    gone = np.flatnonzero(dead[: analysis.couplings.parameter_labels])
+    stay = np.flatnonzero(~dead[: analysis.couplings.parameter_labels])
     slots = analysis.slots
-    first = np.searchsorted(gone, slots.starts)
-    past = np.searchsorted(gone, slots.ends)
+    first = np.searchsorted(stay, slots.starts)
+    past = np.searchsorted(stay, slots.ends)
+    cut = past - first < slots.ends - slots.starts
     keep: dict[str, dict[int, np.ndarray]] = {}
-    for i in np.flatnonzero(past > first).tolist():
+    for i, start, a, b in np.column_stack([np.arange(len(cut)), slots.starts, first, past])[cut].tolist():
         name, dim = slots.names[i]
-        stays = np.ones(slots.ends[i] - slots.starts[i], dtype=bool)
-        stays[gone[first[i] : past[i]] - slots.starts[i]] = False
-        keep.setdefault(name, {})[dim] = np.flatnonzero(stays)
+        keep.setdefault(name, {})[dim] = stay[a:b] - start
     return keep
 
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from compress.core.collector import uncollected
 from compress.graph.analyse import Analysis
 from compress.graph.positions import all_renumbered
-from compress.graph.trace import tensors_of
 from compress.surgery.attributes import refresh_bare_norms, refresh_layers
 from compress.surgery.cut import Kept, kept_indices, kept_tensors, sizes_after
 from compress.surgery.follow import Progress, follow
@@ -36,12 +35,13 @@ class CutModule:
     parts: Progress
 
 
-def sliced_copy(module: nn.Module, kept: Kept, renewed: Mapping[int, Tensor] | None = None) -> nn.Module:
-    """Copy `module` with only the kept indices of every parameter and buffer; the original is never copied whole.
+def sliced_copy(
+    module: nn.Module, tensors: Mapping[str, Tensor], kept: Kept, renewed: Mapping[int, Tensor] | None = None
+) -> nn.Module:
+    """Copy `module` with only the kept indices of its `tensors`; the original is never copied whole.
 
     `renewed` holds tensors, parameters or not, that others take the place of, by id.
     """
-    tensors = tensors_of(module)
     memo: dict[int, Any] = {}
     for name, new in kept_tensors(tensors, kept).items():
         old = tensors[name]
@@ -104,7 +104,7 @@ def cut_module(
     """
     with uncollected():
         sizes, kept = sizes_after(analysis, dead), kept_indices(analysis, dead)
-        twin = sliced_copy(module, kept, all_renumbered(analysis.couplings, dead))
+        twin = sliced_copy(module, analysis.tensors, kept, all_renumbered(analysis.couplings, dead))
         refresh_bare_norms(twin, analysis, sizes)
     repaired, end = follow(twin, example, analysis, sizes, check)
     return CutModule(twin, repaired, end.problem, end)

@@ -100,7 +100,7 @@ def cut_graph(graph: fx.GraphModule, example: tuple[Any, ...], plan: Plan) -> tu
     known = {name: dims for name, dims in plan.keep.items() if name in analysis.shapes}
     dead = dead_labels(analysis, Plan(known, plan.attention))
     sizes = sizes_after(analysis, dead)
-    twin = sliced_copy(graph, kept_indices(analysis, dead), all_renumbered(analysis.couplings, dead))
+    twin = sliced_copy(graph, analysis.tensors, kept_indices(analysis, dead), all_renumbered(analysis.couplings, dead))
     assert isinstance(twin, fx.GraphModule)
     numbers = analysis.traces[0].nodes
     for node in list(twin.graph.nodes):

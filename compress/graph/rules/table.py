@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from compress.core.registry import Registry
@@ -15,15 +14,23 @@ RULES: Registry[Rule] = Registry("operator rule")
 rule = RULES.register
 
 
-@cache
-def _schema(func: Any) -> tuple[tuple[str, Any], ...]:
-    return tuple((a.name, a.default_value if a.has_default_value() else None) for a in func._schema.arguments)
+_DEFAULTS: dict[int, tuple[Any, tuple[str, ...], dict[str, Any]]] = {}
+
+
+def _defaults(func: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Names of an operator's arguments, and all their defaults; by identity, as operators hash slowly."""
+    found = _DEFAULTS.get(id(func))
+    if found is None:
+        own = {a.name: a.default_value if a.has_default_value() else None for a in func._schema.arguments}
+        found = _DEFAULTS[id(func)] = func, tuple(own), own
+    return found[1], found[2]
 
 
 def arguments(op: Op) -> dict[str, Any]:
     """The operator's arguments by schema name, defaults filled in; tensors are Refs."""
-    given = op.args
-    bound = {name: given[i] if i < len(given) else default for i, (name, default) in enumerate(_schema(op.func))}
+    names, defaults = _defaults(op.func)
+    bound = defaults.copy()
+    bound.update(zip(names, op.args, strict=False))
     bound.update(op.kwargs)
     return bound
 
