@@ -150,11 +150,11 @@ def test_wrong_cuts_are_found(wrong: str) -> None:
     """Other channels kept, another order, one weight or statistic off: the verdict is not exact."""
     module, analysis = _analysed()
     dead = _dead(analysis, a=(0, 2, 5))
-    cut = sliced_copy(module, kept_indices(analysis, dead))
+    cut = sliced_copy(module, analysis.tensors, kept_indices(analysis, dead))
     assert verify(module, cut, IMAGE, analysis, dead).exact
     with torch.no_grad():
         if wrong == "kept":
-            cut = sliced_copy(module, kept_indices(analysis, _dead(analysis, a=(0, 2, 6))))
+            cut = sliced_copy(module, analysis.tensors, kept_indices(analysis, _dead(analysis, a=(0, 2, 6))))
         elif wrong == "order":
             cut.b.weight.copy_(cut.b.weight[:, [1, 0, 2]])
         elif wrong == "weight":
@@ -172,7 +172,7 @@ def test_not_a_number_is_never_exact() -> None:
     """A cut network that gives NaN, or another shape, does not pass."""
     module, analysis = _analysed()
     dead = _dead(analysis, a=(0, 2, 5))
-    cut = sliced_copy(module, kept_indices(analysis, dead))
+    cut = sliced_copy(module, analysis.tensors, kept_indices(analysis, dead))
     cut.fc.bias.data[0] = float("nan")
     assert not verify(module, cut, IMAGE, analysis, dead).exact
     cut.fc = nn.Linear(6, 4)
@@ -261,7 +261,7 @@ def test_cutting_makes_only_what_is_kept() -> None:
     dead = _dead(analysis, a=(0,), b=(0,))
     torch.Tensor.__deepcopy__ = counted  # type: ignore[method-assign, assignment]
     try:
-        cut = sliced_copy(module, kept_indices(analysis, dead))
+        cut = sliced_copy(module, analysis.tensors, kept_indices(analysis, dead))
     finally:
         torch.Tensor.__deepcopy__ = plain  # type: ignore[method-assign]
     assert sum(p.numel() for p in cut.parameters()) < sum(p.numel() for p in module.parameters()) / 5
