@@ -217,6 +217,18 @@ def test_nothing_reaches_the_terminal(suffix: str, tmp_path: Path, capfd: pytest
     assert logging.root.manager.disable == logging.NOTSET
 
 
+def test_inputs_that_are_no_tensors_are_told(tmp_path: Path) -> None:
+    """A detector's list of images cannot be a file's input; what can be exported instead is said."""
+
+    class Detects(nn.Module):
+        def forward(self, images: list[torch.Tensor]) -> torch.Tensor:
+            return images[0].mean()
+
+    with pytest.raises(ExportError, match="takes a list as an input"):
+        export(Detects(), ([torch.randn(3, 8, 8)],), tmp_path / "network.onnx")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_suffix_names_the_known(tmp_path: Path) -> None:
     """A suffix without a target is refused with the list of those that have one."""
     with pytest.raises(UsageError, match=r"'\.h5'(.|\n)*\.onnx") as caught:

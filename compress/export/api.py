@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +81,7 @@ def export(
     target = _target(path)
     _require_fitting(path, opset, wanted, optimize=optimize)
     require_writable(path)
+    _require_tensors(example)
     if wanted is Precision.INT8:
         free = (dynamic_batch, dynamic_size)
         return _int8(module, example, path, calibration, int8_method, opset=opset, free=free, about=about)
@@ -157,6 +159,16 @@ def _require_fitting(path: Path, opset: int | None, precision: Precision, *, opt
         raise UsageError(f"int8 is written as ONNX, not as {path.name}", fix="name a .onnx file")
     if optimize and suffix != ".ts":
         raise UsageError(f"only TorchScript is optimised for inference, not {path.name}", fix="name a .ts file")
+
+
+def _require_tensors(example: tuple[Any, ...]) -> None:
+    """Raise ExportError where an input is no tensor: a file has no other inputs."""
+    other = next((item for item in example if not isinstance(item, Tensor)), None)
+    if other is not None:
+        raise ExportError(
+            f"the network takes a {type(other).__name__} as an input, and a file takes tensors",
+            fix="export the part of it that takes tensors: a detector's backbone, say",
+        )
 
 
 def _larger(
