@@ -48,7 +48,8 @@ def _versions(every: Sequence[Record]) -> str:
         "*seconds* are CPU seconds of analysis, plan and cut on one thread, unverified, and those of Torch- "
         "Pruning's graph and step at the same ratio and criterion (l2): in turns in one process that has cut a "
         "small network with both before, the least of up to three rounds (one where the first took over 5 s). "
-        "Torch-Pruning *hangs* where it has not ended after 60 CPU seconds.\n\n"
+        "Torch-Pruning *hangs* where it has not ended after 60 CPU seconds. Whole detectors take lists of images, "
+        "which no file does: their backbones and necks are exported.\n\n"
         f"Python {platform.python_version()}, "
         + ", ".join(f"{n} {version(n)}" for n in names)
         + f". Commits: {told}.\n"
