@@ -9,35 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
-from compress.core.errors import DataError
 from compress.core.progress import Progress
 from compress.evaluation.data import Data
 from compress.evaluation.metrics import logits_of
-from compress.graph.prefix import Compute, DivergedError, Held, Resume, capture, recorded, resume, split
-from compress.graph.residual import Leaving
-from compress.graph.trace import Trace, quiet_module, set_mode
+from compress.evaluation.precision import Arithmetic, NarrowError, Policy, Precision
+from compress.evaluation.resumed import Bench, Variant
+from compress.graph.prefix import recorded
+from compress.graph.trace import Trace
+
+__all__ = ["CHUNK", "Costing", "Measured", "Policy", "Precision", "Tally", "Variant", "measure"]
 
 CHUNK = 128  # images
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """A network that is the original up to operator `at`; `leaving` are branches of the original that it goes without.
-
-    Operators are numbered as in `recorded` of the original.
-    """
-
-    module: nn.Module
-    at: int
-    leaving: Leaving | None = None
+TOGETHER = 4  # chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +66,7 @@ class Measured:
     asked: int
     complete: bool
     costing: Costing
+    precision: Precision
     notes: tuple[str, ...] = ()
 
 
@@ -101,58 +92,6 @@ class _Sums:
         return Tally(self.images, top1, loss, self.same / count)
 
 
-@dataclass(slots=True)
-class Bench:
-    """A network and its variants on their way through the images."""
-
-    module: nn.Module
-    run: Trace
-    variants: Sequence[Variant]
-    compute: Compute | None = None
-    full: float = 0.0
-    computed: int = 0
-    skipped: int = 0
-    diverged: set[int] = field(default_factory=set)
-
-    def outputs(self, x: Tensor) -> Iterator[Tensor]:
-        """What the original and then every variant give for a chunk of images."""
-        splits = {v.at: split(self.run, v.at) for v in self.variants}
-        start = time.perf_counter()
-        try:
-            out, held = capture(self.module, (x,), self.run, list({s.at: s for s in splits.values()}.values()))
-        except DivergedError:
-            out, held = None, {}
-        if out is None:
-            start = time.perf_counter()
-            out = _whole(self.module, x)
-        self.full += time.perf_counter() - start
-        yield out
-        for number, variant in enumerate(self.variants):
-            yield self._variant(number, variant, x, held.get(splits[variant.at].at))
-
-    def _variant(self, number: int, variant: Variant, x: Tensor, held: Held | None) -> Any:
-        if held is not None and number not in self.diverged:
-            leaving = variant.leaving or Leaving(frozenset(), {})
-            mode = Resume(held, self.compute, leaving.operators, leaving.joins)
-            try:
-                out = resume(variant.module, (x,), mode)
-            except DivergedError:
-                self.diverged.add(number)
-            else:
-                self.computed, self.skipped = self.computed + mode.computed, self.skipped + mode.skipped
-                return out
-        if variant.leaving is not None:
-            raise DataError("the network does other operators on other images: no branch can be left out")
-        self.diverged.add(number)
-        return _whole(variant.module, x)
-
-
-def _whole(module: nn.Module, x: Tensor) -> Any:
-    with quiet_module(module):
-        set_mode(module, train=False)
-        return module(x)
-
-
 def measure(
     module: nn.Module,
     variants: Sequence[Variant],
@@ -163,45 +102,28 @@ def measure(
     limit: int | None = None,
     fixed: int | None = None,
     seed: int = 0,
-    compute: Compute | None = None,
+    policy: Policy | None = None,
     name: str = "evaluate",
 ) -> Measured:
     """Evaluate `module`, whose output is (N, classes), and all its variants on `data`.
 
-    `limit` takes that many images, drawn with `seed`; `fixed` is the only batch size that the network takes. A
-    KeyboardInterrupt ends it early, with what was measured until then. Raises DataError where images and network do
-    not fit.
+    `limit` takes that many images, drawn with `seed`; `fixed` is the only batch size that the network takes. `policy`
+    allows bfloat16 where the answers are float32's (see `evaluation/precision.py`). A KeyboardInterrupt ends it early,
+    with what was measured until then. Raises DataError where images and network do not fit.
     """
     start = time.perf_counter()
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).tolist()[:limit]
     if fixed is not None:
         order = order[: len(order) // fixed * fixed]
-    loader = DataLoader(Subset(data.dataset, order), batch_size=fixed or CHUNK)
     run = run or recorded(module, (torch.stack([data.dataset[i][0] for i in order[: fixed or 2]]),))
-    bench = Bench(module, run, variants, compute)
-    sums = [_Sums() for _ in range(len(variants) + 1)]
-    complete, seen = True, 0
-    steps = len(loader) * len(sums)
-    with told.stage(name, steps) as advance:
-        done = 0
-        try:
-            for images, labels in loader:
-                chunk = [_Sums() for _ in sums]
-                targets = labels if data.labelled else None
-                answers: Tensor | None = None
-                for one, out in zip(chunk, bench.outputs(images), strict=True):
-                    logits = logits_of(out, labels if data.labelled else None, len(images), data.name)
-                    answers = logits.argmax(1) if answers is None else answers
-                    one.add(logits, answers, targets)
-                    done += 1
-                    advance(done, steps)
-                _merge(sums, chunk)
-                seen += len(images)
-        except KeyboardInterrupt:
-            if not seen:
-                raise
-            complete = False
+    makes = Arithmetic(Bench(module, run, variants), len(order), fixed or CHUNK, policy if fixed is None else None)
+    try:
+        sums, seen, complete = _through(makes, data, order, fixed, told, name)
+    except NarrowError as error:
+        makes = Arithmetic(Bench(module, run, variants), len(order), CHUNK, reason=str(error))
+        sums, seen, complete = _through(makes, data, order, fixed, told, name)
     tallies = [s.tally(labelled=data.labelled) for s in sums]
+    bench = makes.bench
     return Measured(
         original=tallies[0],
         variants=tuple(tallies[1:]),
@@ -211,8 +133,49 @@ def measure(
         costing=Costing(
             full=bench.full, total=time.perf_counter() - start, computed=bench.computed, skipped=bench.skipped
         ),
+        precision=makes.found,
         notes=_notes(bench),
     )
+
+
+def _through(
+    makes: Arithmetic, data: Data, order: Sequence[int], fixed: int | None, told: Progress, name: str
+) -> tuple[list[_Sums], int, bool]:
+    """Go through the images; return the sums of the original and all variants, how many images, and whether all."""
+    sums = [_Sums() for _ in range(len(makes.bench.variants) + 1)]
+    seen, done, steps = 0, 0, len(order) * len(sums)
+    with told.stage(name, steps) as advance:
+        try:
+            for images, labels in _chunks(makes, data, order, fixed):
+
+                def tick(count: int) -> None:
+                    nonlocal done
+                    done += count
+                    advance(done, steps)
+
+                targets = labels if data.labelled else None
+                chunk = [_Sums() for _ in sums]
+                answers: Tensor | None = None
+                for one, out in zip(chunk, makes.outputs(images, targets, tick), strict=True):
+                    logits = logits_of(out, targets, len(images), data.name)
+                    answers = logits.argmax(1) if answers is None else answers
+                    one.add(logits, answers, targets)
+                _merge(sums, chunk)
+                seen += len(images)
+        except KeyboardInterrupt:
+            if not seen:
+                raise
+            return sums, seen, False
+    return sums, seen, True
+
+
+def _chunks(makes: Arithmetic, data: Data, order: Sequence[int], fixed: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images with labels; in bfloat16 several chunks at a time after the first, as few images of each run again."""
+    first = fixed or CHUNK
+    yield from DataLoader(Subset(data.dataset, order[:first]), batch_size=first)
+    if len(order) > first:
+        size = first if makes.compute is None else TOGETHER * first
+        yield from DataLoader(Subset(data.dataset, order[first:]), batch_size=size)
 
 
 def _merge(sums: Sequence[_Sums], chunk: Sequence[_Sums]) -> None:

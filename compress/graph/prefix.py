@@ -123,13 +123,16 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class Form:
+    """What a tensor is like, without its values."""
+
     shape: torch.Size
     strides: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
 
     def stand_in(self) -> Tensor:
+        """Return a tensor of this form with any values."""
         return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=self.device)
 
 
@@ -182,7 +185,7 @@ class _Capture(TorchDispatchMode):
             if place is not None:
                 leaves.append(_Argument(place))
             elif isinstance(leaf, Tensor):
-                leaves.append(_Form(leaf.shape, leaf.stride(), leaf.dtype, leaf.device))
+                leaves.append(Form(leaf.shape, leaf.stride(), leaf.dtype, leaf.device))
             else:
                 leaves.append(leaf)
         values = self.run.ops[at].outs
@@ -250,13 +253,13 @@ class Resume(TorchDispatchMode):
             if isinstance(leaf, _Argument):
                 next(numbers)
                 leaves.append(args[leaf.place])
-            elif isinstance(leaf, _Form):
+            elif isinstance(leaf, Form):
                 leaves.append(self._value(next(numbers), leaf))
             else:
                 leaves.append(leaf)
         return pytree.tree_unflatten(leaves, made.tree)
 
-    def _value(self, number: int, form: _Form) -> Tensor:
+    def _value(self, number: int, form: Form) -> Tensor:
         kept = self.held.values.get(number)
         if kept is None:
             return form.stand_in()

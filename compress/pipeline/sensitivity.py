@@ -11,7 +11,8 @@ import numpy as np
 from compress.core.errors import CompressError, PlanError
 from compress.core.progress import Progress, Silent
 from compress.core.types import Group
-from compress.evaluation.variants import Costing, Measured, Tally, Variant, measure
+from compress.evaluation.precision import together
+from compress.evaluation.variants import Costing, Measured, Policy, Tally, Variant, measure
 from compress.graph.analyse import Analysis, analyse
 from compress.graph.costs import norm_scales
 from compress.graph.prefix import first_reading, recorded
@@ -74,7 +75,8 @@ def run_sensitivity(options: SensitivityOptions, progress: Progress | None = Non
         prepared += time.perf_counter() - making
         done = measure(
             module, [one.variant for one in batch], about.data, told, run=run, limit=options.explore.images,
-            fixed=about.fixed, seed=options.explore.seed, name=f"measure {batch[-1].group or 'blocks'}",
+            fixed=about.fixed, seed=options.explore.seed, policy=Policy(),
+            name=f"measure {batch[-1].group or 'blocks'}",
         )  # fmt: skip
         passes.append(done)
         for one, tally in zip(batch, done.variants, strict=True):
@@ -98,6 +100,7 @@ def run_sensitivity(options: SensitivityOptions, progress: Progress | None = Non
         complete=passes[-1].complete,
         prepared=prepared,
         costing=_sum(passes),
+        precision=together([done.precision for done in passes]),
         notes=tuple(notes),
     )
 

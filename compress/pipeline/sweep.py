@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compress.core.errors import ExactnessError, PlanError, UsageError
 from compress.core.progress import Progress, Silent
 from compress.core.types import Group
-from compress.evaluation.variants import Measured, Variant, measure
+from compress.evaluation.variants import Measured, Policy, Variant, measure
 from compress.graph.analyse import Analysis, analyse
 from compress.graph.costs import norm_scales
 from compress.graph.prefix import first_reading, recorded
@@ -90,6 +90,7 @@ def run_sweep(options: SweepOptions, progress: Progress | None = None) -> Sweep:
         limit=explore.images,
         fixed=about.fixed,
         seed=explore.seed,
+        policy=Policy(),
         name="sweep",
     )
     return _found(scene, options, orders, measured, shapes, worst, prepared)
@@ -233,5 +234,6 @@ def _found(
         max_relative_error=worst,
         prepared=prepared,
         costing=measured.costing,
+        precision=measured.precision,
         notes=measured.notes,
     )

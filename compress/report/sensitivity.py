@@ -12,9 +12,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from compress.evaluation.variants import Costing, Tally
+from compress.evaluation.variants import Costing, Precision, Tally
 from compress.report.exploring import Origin, facts
-from compress.report.sweep import took, value_of
+from compress.report.sweep import arithmetic, took, value_of
 from compress.report.units import count, percentage
 
 
@@ -60,6 +60,7 @@ class Sensitivity:
     complete: bool
     prepared: float
     costing: Costing
+    precision: Precision
     notes: tuple[str, ...]
 
     @property
@@ -83,6 +84,7 @@ def tree(found: Sensitivity) -> dict[str, Any]:
         "blocks": [asdict(b) for b in found.blocks],
         "seconds": {"prepared": found.prepared, "full": found.costing.full, "total": found.costing.total},
         "operators": {"computed": found.costing.computed, "skipped": found.costing.skipped},
+        "precision": asdict(found.precision),
         "points": found.points,
         "warnings": list(found.notes),
     }
@@ -99,6 +101,7 @@ def told(found: Sensitivity) -> RenderableType:
         ("importance", f"{found.importance}: {found.formula}"),
         ("ranked on", found.ranked_on),
         ("took", took(found.points, found.costing, found.prepared)),
+        ("arithmetic", arithmetic(found.precision)),
     ]
     parts.append(facts(found.origin, (found.images, found.asked), rows, found.notes, complete=found.complete))
     return Parts(*parts)

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from compress.evaluation.variants import Costing, Tally
+from compress.evaluation.variants import Costing, Precision, Tally
 from compress.report.exploring import Origin, facts
 from compress.report.units import duration, percentage
 from compress.surgery.verify import TOLERANCE
@@ -55,6 +55,7 @@ class Sweep:
     max_relative_error: float
     prepared: float
     costing: Costing
+    precision: Precision
     notes: tuple[str, ...]
 
     @property
@@ -85,6 +86,7 @@ def tree(found: Sweep) -> dict[str, Any]:
         "curves": [asdict(c) for c in found.curves],
         "seconds": {"prepared": found.prepared, "full": found.costing.full, "total": found.costing.total},
         "operators": {"computed": found.costing.computed, "skipped": found.costing.skipped},
+        "precision": asdict(found.precision),
         "points": found.points,
         "share_of_full": found.share,
         "warnings": list(found.notes),
@@ -111,6 +113,7 @@ def told(found: Sweep) -> RenderableType:
         ("ranked on", found.ranked_on),
         ("exactness", f"cut against masked, float64: {found.max_relative_error:.1e}, allowed {TOLERANCE:.0e}"),
         ("took", took(found.points, found.costing, found.prepared)),
+        ("arithmetic", arithmetic(found.precision)),
     ]
     if len(shown) < len(counts):
         rows.append(("", f"{len(shown)} of {len(counts)} points are shown; --json holds them all"))
@@ -139,6 +142,17 @@ def took(points: int, costing: Costing, prepared: float) -> str:
         f"{duration(actual)} for {points} networks ({duration(prepared)} of it to make them); one full evaluation "
         f"{duration(costing.full)} x {points} = {duration(whole)}{share}; "
         f"{costing.skipped:,} of {operators:,} operators were not computed again"
+    )
+
+
+def arithmetic(found: Precision) -> str:
+    """In which type of number the networks were computed, and how the answers were kept those of float32."""
+    if not found.narrow:
+        return f"float32: {found.reason}" if found.reason else "float32"
+    return (
+        f"bfloat16 behind the operators that are shared ({found.reason}); {found.again:,} of {found.answers:,} answers "
+        f"whose lead was below {found.bound:.3g} are float32's; of {found.checked:,} others computed in both, "
+        f"{found.differing} differ, outputs by up to {found.largest:.3g}, the mean loss by up to {found.loss:.2g}"
     )
 
 

@@ -42,7 +42,10 @@ class Placed(nn.Module):
         y: Tensor = self.layer(x)
         shape = list(y.shape)
         shape[self.dim] = self.width
-        return y.new_zeros(shape).index_copy(self.dim, self.kept, y)
+        last = y.dim() == 4 and y.is_contiguous(memory_format=torch.channels_last)
+        order = torch.channels_last if last else torch.contiguous_format
+        zeros = torch.empty(shape, dtype=y.dtype, device=y.device, memory_format=order).zero_()
+        return zeros.index_copy_(self.dim, self.kept, y)
 
 
 @dataclass(frozen=True, slots=True)
