@@ -15,7 +15,8 @@ they leave together with what reads them: a weight D x 3 x 3 x P becomes D x 3 x
 residual stream, only the layer's own outputs leave: they add nothing any more, and the stream keeps its width. With \
 --group the channels leave the whole stream instead, from every layer that makes or reads them.
 
-What is the same in all networks is computed once for each batch of images; the output says how much that saved. \
+What is the same in all networks is computed once for each batch of images; the output says how much that saved. The \
+rest runs in bfloat16 where that is faster, and again in float32 wherever an answer could differ. \
 Ctrl-C keeps the figures of the images seen so far.
 
 [bold]Examples[/bold]
