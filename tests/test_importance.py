@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import compress
 from compress.core.errors import PlanError, UsageError
 from compress.core.types import Group
 from compress.graph.analyse import analyse
 from compress.graph.costs import norm_scales
 from compress.importance import CRITERIA, Evidence, Weights, default_criterion, score
 from compress.importance.reconstruction import Wide, eliminate
+from compress.report.inspection import inspection
+from compress.report.inspectjson import inspection_json
 from tests.zoo.harness import Net
 
 
@@ -153,6 +158,35 @@ def test_slopes_are_those_of_the_answers_divergence() -> None:
     assert all(q.grad is None for q in net.parameters())
     whole = (torch.ones(2, 3, dtype=torch.int64),)
     assert Evidence(nn.Linear(3, 2), whole).slopes == {}
+
+
+class Detached(nn.Module):
+    """A network whose own code cuts the way back from the answer to its first layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 12), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 6) -> (N, 3)."""
+        return self.b(self.a(x).detach().relu())
+
+
+def test_doing_without_slopes_is_told() -> None:
+    """Where the answer has no slope the report, the table and the JSON of inspect say so, with PyTorch's reason."""
+    torch.manual_seed(0)
+    net, x = Detached().eval(), torch.randn(64, 6)
+    told = compress.slim(net, x[:2], percent=0.5, round_to=1, calibration=x).report
+    (note,) = (text for text in told.warnings if "no slopes" in text)
+    assert told.cut.importance == "reconstruction"
+    assert "does not require grad" in note
+    steps = compress.slim(net, x[:2], percent=0.5, round_to=1, calibration=x, steps=2).report
+    assert sum("no slopes" in text for text in steps.warnings) == 1
+    found = inspection("net", analyse(net, (x[:2],)), importance="reconstruction", evidence=Evidence(net, (x,)))
+    assert note in found.remarks
+    assert note in json.loads(inspection_json(found))["remarks"]
+    plain = compress.slim(net, x[:2], percent=0.5, round_to=1, calibration=x, importance="wanda").report
+    assert not [text for text in plain.warnings if "slopes" in text]
 
 
 def test_slopes_do_not_hang_on_the_size_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from compress.importance import activity, constancy, gradients, magnitude, reconstruction
 from compress.importance.criteria import CRITERIA, Criterion, Scores, Weights, default_criterion, score
 from compress.importance.evidence import Evidence
+from compress.importance.reconstruction import remarks
 
 __all__ = [
     "CRITERIA",
@@ -16,5 +17,6 @@ __all__ = [
     "gradients",
     "magnitude",
     "reconstruction",
+    "remarks",
     "score",
 ]

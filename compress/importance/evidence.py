@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from compress.core.errors import UsageError
 from compress.graph.trace import quiet_module, set_mode, tensors_of
 from compress.graph.watch import Call, watched
-from compress.importance.slopes import slopes
+from compress.importance.slopes import NoSlopes, slopes
 
 ROWS = 16_384  # places that a layer is sampled at, over all batches
 WIDE = 4_096  # inputs of a layer whose covariance is a matrix of at most 128 MiB
@@ -94,9 +94,16 @@ class Evidence:
 
     @cached_property
     def slopes(self) -> dict[str, Tensor]:
-        """How the network's answer leans on what every weight makes; see `slopes.py`. Empty where it has no slope."""
+        """How the network's answer leans on what every weight makes; see `slopes.py`.
+
+        Empty where it has no slope; the memo then says why, under "no slopes".
+        """
         kernels = {name: t for name, t in tensors_of(self._part).items() if t.dim() > 1 and not _depthwise(t)}
-        return slopes(self.module, self.inputs, kernels, fixed=self.fixed)
+        try:
+            return slopes(self.module, self.inputs, kernels, fixed=self.fixed)
+        except NoSlopes as error:
+            self.memo["no slopes"] = str(error)
+            return {}
 
     @cached_property
     def gradients(self) -> dict[str, Tensor]:

@@ -218,6 +218,16 @@ def _slopes(evidence: Evidence) -> dict[str, Tensor] | None:
     return found if all(name in found for name in evidence.reads) else None
 
 
+def remarks(importance: str | None, evidence: Evidence | None) -> tuple[str, ...]:
+    """What has to be said of a criterion on this evidence: that reconstruction had to do without slopes, and why."""
+    if importance != "reconstruction" or evidence is None or _slopes(evidence) is not None:
+        return ()
+    missing = [name for name in evidence.reads if name not in evidence.slopes]
+    why = evidence.memo.get("no slopes") or f"no gradient comes back to {', '.join(missing[:3])}"
+    what = "importance 'reconstruction' weighs errors relative to each layer's own result"
+    return (f"{what}, not by how the network's answer leans on it, for which there are no slopes: {why}",)
+
+
 def _root(slopes: Tensor) -> Tensor:
     """The symmetric root of F plus a little of the identity, (outputs, outputs)."""
     level = slopes.diagonal().mean().clamp_min(torch.finfo(slopes.dtype).tiny)

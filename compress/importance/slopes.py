@@ -26,7 +26,12 @@ from compress.graph.trace import quiet_module, set_mode, tensors_in
 SEED = 0
 DRAWS = 2  # classes drawn for each input
 PIXELS = 2**20  # numbers of the inputs of one backward pass: a network keeps a hundred times as many for it
+REASON = 160  # letters of PyTorch's own words
 ROWS = 2_048  # places of a layer's result that are looked at in one backward pass, drawn at random
+
+
+class NoSlopes(Exception):  # noqa: N818 - no error: the criterion does without
+    """Why a network has no slopes, in words."""
 
 
 def slopes(
@@ -35,8 +40,8 @@ def slopes(
     """F for the result of every weight in `kernels` that the backward pass meets, (outputs, outputs) float64.
 
     One forward and `DRAWS` backward passes over the inputs, in smaller batches where inputs are large unless the batch
-    size is `fixed`; no gradient of a parameter is computed. Empty where the output does not follow the input smoothly
-    (integers in, or an operator without a gradient).
+    size is `fixed`; no gradient of a parameter is computed. Raises NoSlopes where the output does not follow the input
+    smoothly (integers in, or an operator without a gradient).
     """
     total = sum(len(batch) for batch in inputs)
     watch = _Backward(kernels, 1.0 / (max(total, 1) * DRAWS))
@@ -49,15 +54,15 @@ def slopes(
                 p.requires_grad_(False)
             for batch in inputs if fixed else _smaller(inputs):
                 if not batch.is_floating_point():
-                    return {}
+                    raise NoSlopes("its inputs are whole numbers")
                 given = batch.detach().clone().requires_grad_(True)
                 answer = [t for t in tensors_in(module(given)) if t.requires_grad]
                 for draw in range(DRAWS):
                     scalar = _scalar(answer, generator)
                     with watch:
                         torch.autograd.grad(scalar, given, retain_graph=draw + 1 < DRAWS)
-    except (RuntimeError, NotImplementedError):  # no gradient where the user's code detaches or an operator has none
-        return {}
+    except (RuntimeError, NotImplementedError) as error:  # the user's code detaches, or an operator has no gradient
+        raise NoSlopes(" ".join(str(error).split())[:REASON] or type(error).__name__) from error
     finally:
         for p, flag in flags.items():
             p.requires_grad_(flag)

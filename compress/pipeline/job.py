@@ -13,7 +13,7 @@ from compress.core.budgets import Budget
 from compress.core.clock import Clock
 from compress.core.progress import Progress
 from compress.core.types import Search, StageResult, Step
-from compress.importance import Evidence
+from compress.importance import Evidence, remarks
 from compress.surgery.network import cut_network
 from compress.surgery.planned import Cut, CutOptions
 
@@ -37,7 +37,12 @@ class Job:
     def cut(self, **changes: Any) -> Cut:
         """Cut the network, with some options changed."""
         options = replace(self.options, **changes)
-        return cut_network(self.module, self.example, options, self.clock, dynamic_batch=self.dynamic_batch)
+        cut = cut_network(self.module, self.example, options, self.clock, dynamic_batch=self.dynamic_batch)
+        path, evidence = cut.chosen.plan.submodule, options.evidence
+        if path is not None and evidence is not None:
+            evidence = replace(evidence, submodule=path)
+        said = remarks(cut.chosen.criterion, evidence)
+        return replace(cut, chosen=replace(cut.chosen, notes=(*cut.chosen.notes, *said))) if said else cut
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,4 +167,4 @@ def _odd(facts: Inspection) -> list[str]:
     if facts.unjudged:
         number = f"{len(facts.unjudged)} group{'' if len(facts.unjudged) == 1 else 's'}"
         lines.append(f"importance {facts.importance!r} cannot judge {number}: {_listed(facts.unjudged)}")
-    return lines
+    return [*lines, *facts.remarks]

@@ -15,7 +15,7 @@ from compress.graph.analyse import Analysis
 from compress.graph.carried import macs_carried, output_dims, parameters_carried
 from compress.graph.costs import macs, norm_scales
 from compress.graph.couplings import operands
-from compress.importance import CRITERIA, Evidence, Weights, score
+from compress.importance import CRITERIA, Evidence, Weights, remarks, score
 
 UNREAD = "no forward pass reads it"
 
@@ -82,7 +82,7 @@ class Inspection:
 
     `unknown` maps operators without a rule to where they are met, `unread` the parameters that no forward pass reads to
     their number of elements. `importance` names the criterion behind the spreads, None where nothing was scored;
-    `unjudged` the groups that it cannot judge.
+    `unjudged` the groups that it cannot judge, `remarks` what has to be said of it.
     """
 
     network: str
@@ -94,6 +94,7 @@ class Inspection:
     unread: Mapping[str, int]
     importance: str | None = None
     unjudged: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def made(self) -> tuple[GroupFacts, ...]:
@@ -180,6 +181,7 @@ def inspection(
         unread={n: own[n] for n in analysis.unused if n in own},
         importance=importance,
         unjudged=unjudged,
+        remarks=remarks(importance, evidence),
     )
 
 

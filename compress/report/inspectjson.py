@@ -35,6 +35,7 @@ def inspection_json(facts: Inspection) -> str:
         "unread_parameters": dict(facts.unread),
         "importance": facts.importance,
         "unjudged": list(facts.unjudged),
+        "remarks": list(facts.remarks),
         "groups": [_group(row, facts.macs) for row in facts.groups],
         "layers": [
             {
