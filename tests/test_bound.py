@@ -35,8 +35,8 @@ from tests.zoo.harness import Net
 Curve = Callable[[float], float]
 
 
-def network() -> nn.Module:
-    """Return a small convolutional network with random weights."""
+def network(times: int = 1) -> nn.Module:
+    """Return a small convolutional network with random weights, so many times as wide."""
     torch.manual_seed(0)
 
     def forward(n: nn.Module, x: Tensor) -> Tensor:
@@ -45,11 +45,11 @@ def network() -> nn.Module:
 
     net = Net(
         forward,
-        a=nn.Conv2d(1, 24, 3, padding=1),
-        bn=nn.BatchNorm2d(24),
-        b=nn.Conv2d(24, 40, 3, padding=1),
-        c=nn.Conv2d(40, 24, 3, padding=1),
-        head=nn.Linear(24, 4),
+        a=nn.Conv2d(1, 24 * times, 3, padding=1),
+        bn=nn.BatchNorm2d(24 * times),
+        b=nn.Conv2d(24 * times, 40 * times, 3, padding=1),
+        c=nn.Conv2d(40 * times, 24 * times, 3, padding=1),
+        head=nn.Linear(24 * times, 4),
     )
     return net.eval()
 
@@ -150,8 +150,11 @@ def test_a_share_that_cannot_be_cut_to_is_the_least() -> None:
 @pytest.mark.parametrize("steps", [2, 3])
 @pytest.mark.parametrize("given", [{"macs": 0.3}, {"params": 0.3}, {"percent": 0.6}])
 def test_steps_end_where_one_cut_does(given: dict[str, float], steps: int) -> None:
-    """Several cuts meet the budget as one does, and their one plan gives the same network from the original."""
-    net, x = network(), torch.randn(2, 1, 8, 8)
+    """Several cuts meet the budget as one does, and their one plan gives the same network from the original.
+
+    The network is wide enough for the promise of 1 %: of the 24 channels of the narrow one, one is up to 5 %.
+    """
+    net, x = network(4), torch.randn(2, 1, 4, 4)
     kwargs = {"importance": "l2", "round_to": 1, **given}
     one = compress.slim(net, x, **kwargs).report
     many = compress.slim(net, x, steps=steps, **kwargs)
@@ -166,7 +169,7 @@ def test_steps_end_where_one_cut_does(given: dict[str, float], steps: int) -> No
     key = "parameters" if "params" in given else "macs"
     if "percent" not in given:
         left = getattr(report.costs_after, key) / getattr(report.costs_before, key)
-        assert 0.94 * 0.3 <= left <= 0.3  # a channel is 2 to 5 % of what is left
+        assert 0.99 * 0.3 <= left <= 0.3
     again = compress.slim(net, x, plan=many.plan).model.state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in many.model.state_dict().items())
     assert report.verdict is not None

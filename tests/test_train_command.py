@@ -83,14 +83,15 @@ def test_what_is_trained_can_be_cut(folder: Path) -> None:
 
 
 def test_sparsity_makes_scales_small(folder: Path) -> None:
-    """The mean scale is far lower with the penalty than without, with the recipe of network slimming."""
+    """With the penalty of network slimming the mean scale is less than half, and digits are still learned."""
     means = {}
-    for s in (0.0, 0.02):
-        assert train(*QUICK, "--recipe", "slimming", "--sparsity", s, out=f"s{s}.pt").exit_code == 0
+    for s in (0.0, 0.05):
+        assert train(*QUICK, "--recipe", "slimming", "--sparsity", s, "--json", "t.json", out=f"s{s}.pt").exit_code == 0
         found = [v for k, v in weights(folder / f"s{s}.pt").items() if k in {"1.weight", "5.weight"}]
         means[s] = float(torch.cat(found).abs().mean())
     assert means[0.0] > 0.5
-    assert means[0.02] < 0.6 * means[0.0]
+    assert means[0.05] < 0.5 * means[0.0]
+    assert json.loads((folder / "t.json").read_text(encoding="utf-8"))["accuracy"]["top1"] > 0.9
 
 
 def test_group_lasso_makes_whole_channels_small(folder: Path) -> None:
