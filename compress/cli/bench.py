@@ -53,8 +53,7 @@ def bench(
         for file in files:
             checks.checkpoint(file)
         checks.outputs((), (json, plot), inputs=files)
-        if plot is not None and plot.suffix.lower() not in {".svg", ".png", ".pdf"}:
-            raise UsageError(f"--plot {plot}: no picture has the suffix {plot.suffix!r}", fix="use .svg, .png or .pdf")
+        checks.picture(plot)
         named = tuple(arch or ())
         if len(named) > 1 and len(named) != len(files):
             raise UsageError(

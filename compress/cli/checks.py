@@ -13,6 +13,7 @@ from compress.core.files import require_writable
 
 N = TypeVar("N", int, float)
 
+PICTURES = (".svg", ".png", ".pdf")
 EXPORT_SUFFIXES = (".onnx", ".ts", ".pt2")
 
 
@@ -185,6 +186,12 @@ def deployment(out: Sequence[Path], given: Mapping[str, Any]) -> None:
         raise UsageError("--fp16 and --int8 exclude each other for a .onnx file", fix="keep one of them")
     if given["int8"] and given["calibration"] is None and given["data"] is None:
         raise UsageError("int8 needs images to calibrate on", fix="add --calibration with a few hundred images")
+
+
+def picture(path: Path | None) -> None:
+    """Require a suffix that can be drawn."""
+    if path is not None and path.suffix.lower() not in PICTURES:
+        raise UsageError(f"{path}: no picture has the suffix {path.suffix!r}", fix=f"use {', '.join(PICTURES)}")
 
 
 def images(data: str | None, calibration: str | None) -> None:

@@ -12,7 +12,6 @@ import typer
 from compress.cli import checks
 from compress.core.errors import UsageError
 
-PICTURES = (".svg", ".png", ".pdf")
 FIELDS = (
     "checkpoint", "data", "arch", "input_shape", "num_classes", "trust", "download", "mean", "std", "resize",
     "calibration", "images", "threads", "seed",
@@ -26,8 +25,7 @@ def fields(given: dict[str, Any], outputs: Iterable[Path | None], pictures: Iter
     checks.checkpoint(given["checkpoint"])
     pictures = list(pictures)
     for path in pictures:
-        if path is not None and path.suffix.lower() not in PICTURES:
-            raise UsageError(f"{path}: no picture has the suffix {path.suffix!r}", fix=f"use {', '.join(PICTURES)}")
+        checks.picture(path)
     checks.outputs((), (*outputs, *pictures), inputs=(given["checkpoint"],))
     read = {"input_shape": shape, "mean": mean, "std": std}
     return {name: given.get(name) for name in FIELDS} | read

@@ -252,40 +252,39 @@ class Widths(Budget):
         return "widths " + ", ".join(f"{name} {number}" for name, number in self.widths)
 
 
+@dataclass(frozen=True, slots=True)
+class Plain(Budget):
+    """A budget that is asked for by its name alone; `words` say what it is."""
+
+    words: ClassVar[str]
+
+    @classmethod
+    def read(cls, given: Any) -> Self:
+        """There is nothing to read."""
+        del given
+        return cls()
+
+    def __str__(self) -> str:
+        """In words."""
+        return self.words
+
+
 @kind
 @dataclass(frozen=True, slots=True)
-class DropDead(Budget):
+class DropDead(Plain):
     """What never varies over the calibration inputs leaves."""
 
     option: ClassVar[str] = "drop_dead"
     example: ClassVar[str] = "--drop-dead removes channels that are the same on every calibration input"
+    words: ClassVar[str] = "channels that never vary to leave"
     criterion: ClassVar[str | None] = "range"
     exact: ClassVar[bool] = True
 
-    @classmethod
-    def read(cls, given: Any) -> Self:
-        """There is nothing to read."""
-        del given
-        return cls()
-
-    def __str__(self) -> str:
-        """In words."""
-        return "channels that never vary to leave"
-
 
 @dataclass(frozen=True, slots=True)
-class NoChannels(Budget):
+class NoChannels(Plain):
     """No channel leaves: only residual blocks do."""
 
     option: ClassVar[str] = "drop_blocks"
     example: ClassVar[str] = "--drop-blocks 1 reduces one residual block to its shortcut"
-
-    @classmethod
-    def read(cls, given: Any) -> Self:
-        """There is nothing to read."""
-        del given
-        return cls()
-
-    def __str__(self) -> str:
-        """In words."""
-        return "no channel to leave"
+    words: ClassVar[str] = "no channel to leave"

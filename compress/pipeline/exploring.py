@@ -11,34 +11,25 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from compress.checkpoint import load as read_checkpoint
 from compress.core.errors import DataError
 from compress.core.progress import Progress
 from compress.core.types import Network
 from compress.evaluation.calibration import calibration_set
 from compress.evaluation.data import Data
-from compress.evaluation.judge import DataOptions, open_calibration, open_for
+from compress.evaluation.judge import open_calibration, open_for
 from compress.evaluation.stages import CALIBRATION_INPUTS, EVIDENCE_BATCH
 from compress.importance import Evidence
 from compress.measure.machine import this_machine
-from compress.pipeline.opening import opened
+from compress.pipeline.opening import data_options, opened, read
+from compress.pipeline.options import Reading
 from compress.report.exploring import Origin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExploreOptions:
+class ExploreOptions(Reading):
     """What `compress sweep`, `sensitivity` and `maps` share; see their --help."""
 
     checkpoint: Path
-    data: str
-    arch: str | None = None
-    input_shape: tuple[int, ...] | None = None
-    num_classes: int | None = None
-    trust: bool = False
-    download: bool = False
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    resize: int | None = None
     calibration: str | None = None
     images: int | None = None
     threads: int | None = None
@@ -109,17 +100,8 @@ def subject(options: ExploreOptions, told: Progress) -> Subject:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     with told.stage("load"):
-        read = read_checkpoint(
-            options.checkpoint,
-            arch=options.arch,
-            input_shape=options.input_shape,
-            num_classes=options.num_classes,
-            trust=options.trust,
-        )
-        network, _ = opened(read)
-        chosen = DataOptions(
-            data=options.data, download=options.download, mean=options.mean, std=options.std, resize=options.resize
-        )
+        network, _ = opened(read(options.checkpoint, options))
+        chosen = data_options(options)
         data = open_for(network, chosen, None)
         learned = open_calibration(network, options.calibration, chosen, data)
     if data is None:

@@ -19,7 +19,7 @@ from compress.evaluation.data import Data
 from compress.evaluation.judge import judge
 from compress.evaluation.stages import final
 from compress.pipeline.asking import cut_options
-from compress.pipeline.latency import STEP
+from compress.pipeline.latency import rounded
 from compress.pipeline.making import Images, made
 from compress.pipeline.opening import rounding
 from compress.pipeline.options import SlimOptions
@@ -71,15 +71,14 @@ def cut_in_memory(model: nn.Module, example_input: Tensor | tuple[Any, ...], key
         done = made(gone, images, Tuning(options, tuning, team, told, clock))
     cut, stages = done.cut, done.stages
     first = next((tuple(t.shape) for t in example if isinstance(t, Tensor)), ())
-    block = block if cut.chosen.step is None else (cut.chosen.step, STEP)
-    report = report_of(cut, Source(name=name, kind="module", input_shape=first), clock.seconds, gone.options, block)
+    report = report_of(
+        cut, Source(name=name, kind="module", input_shape=first), clock.seconds, gone.options, rounded(cut, block)
+    )
     if data is not None:
         judged = judge(network, cut.delivered.module, cut.masked, data, told, options.seed, reached=final(stages))
         report = replace(report, **judgement(judged))
-    recovered = any(stage.kept for stage in stages[1:])
-    report = replace(report, recovered=recovered, stages=stages, steps=done.steps, search=done.search)
     oversize = missed(gone.options.budget, network, cut.delivered.module)
-    report = replace(report, warnings=(*report.warnings, *oversize))
+    report = replace(report, **done.figures, warnings=(*report.warnings, *oversize))
     plan = composed(gone.after(None), cut.chosen.plan)
     return Result(cut.delivered.module, plan, report)
 

@@ -54,6 +54,12 @@ class Made:
     steps: tuple[Step, ...] = ()
     search: Search | None = None
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The fields of a report that tell how the network was made and won back."""
+        recovered = any(stage.kept for stage in self.stages[1:])
+        return {"recovered": recovered, "stages": self.stages, "steps": self.steps, "search": self.search}
+
 
 @singledispatch
 def cut_for(budget: Budget | None, job: Job) -> Cut:

@@ -35,6 +35,11 @@ STEP = "measured: the widths at which the time of the dearest layer jumps in onn
 CPU = "CPUExecutionProvider"
 
 
+def rounded(cut: Cut, otherwise: tuple[int, str]) -> tuple[int, str]:
+    """What widths are multiples of, and why: what was measured on the way, else as `otherwise` says."""
+    return otherwise if cut.chosen.step is None else (cut.chosen.step, STEP)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
     """The original's ONNX file, a folder for others, and how they are timed."""

@@ -12,7 +12,22 @@ from compress.recovery.training.recipe import Optimizer, Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlimOptions:
+class Reading:
+    """How a network and images are read: what the commands that read both have in common."""
+
+    arch: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    num_classes: int | None = None
+    trust: bool = False
+    data: str | None = None
+    download: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlimOptions(Reading):
     """Everything that `compress slim` can be told; see its --help for what each means."""
 
     checkpoint: Path
@@ -37,15 +52,6 @@ class SlimOptions:
     max_ratio: float = 1.0
     attention: Attention = Attention.HEADS
     submodule: str | None = None
-    arch: str | None = None
-    input_shape: tuple[int, ...] | None = None
-    num_classes: int | None = None
-    trust: bool = False
-    data: str | None = None
-    download: bool = False
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    resize: int | None = None
     calibration: str | None = None
     recover: bool = True
     finetune: int = 0

@@ -9,7 +9,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from compress.checkpoint import load as read_checkpoint
 from compress.checkpoint import write_saved
 from compress.core.clock import Clock
 from compress.core.errors import PlanError
@@ -17,15 +16,15 @@ from compress.core.files import written_whole
 from compress.core.progress import Progress, Silent
 from compress.core.types import Network, Plan
 from compress.evaluation.calibration import calibration_set
-from compress.evaluation.judge import DataOptions, Judged, judge, open_calibration, open_for
+from compress.evaluation.judge import Judged, judge, open_calibration, open_for
 from compress.evaluation.stages import CALIBRATION_INPUTS, final
 from compress.measure.before_after import Measured
 from compress.measure.size import file_bytes
 from compress.pipeline.asking import cut_options
 from compress.pipeline.deploy import Deploying, deploy, int8_inputs
-from compress.pipeline.latency import STEP
+from compress.pipeline.latency import rounded
 from compress.pipeline.making import Images, made
-from compress.pipeline.opening import opened, rounding
+from compress.pipeline.opening import data_options, opened, read, rounding
 from compress.pipeline.options import SlimOptions
 from compress.pipeline.shortening import take_out
 from compress.pipeline.sized import missed
@@ -53,11 +52,11 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
     how_cut = cut_options(options, _plan(options), block[0])
     tuning = tune_options(options)
     with told.stage("load"), clock.stage("load"):
-        read = _read(options)
-        network, earlier = opened(read)
-        data = open_for(network, _data_options(options), _classes(network) if options.data else None)
-        learned = open_calibration(network, options.calibration, _data_options(options), data)
-        training = open_training(network, options, _data_options(options), data) if tuning.asked else None
+        file = read(options.checkpoint, options)
+        network, earlier = opened(file)
+        data = open_for(network, data_options(options), _classes(network) if options.data else None)
+        learned = open_calibration(network, options.calibration, data_options(options), data)
+        training = open_training(network, options, data_options(options), data) if tuning.asked else None
     gone = take_out(network, how_cut, options.drop_blocks, (learned, data), told)
     images = Images(data=data, training=training)
     if learned is not None:
@@ -66,8 +65,7 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
         images = replace(images, inputs=inputs, labels=labels)
     done = made(gone, images, Tuning(options, tuning, team, told, clock))
     cut, stages, after = done.cut, done.stages, done.cut.delivered.module
-    lowering = inputs if learned is not None else int8_inputs(network, options, _data_options(options), data)
-    block = block if cut.chosen.step is None else (cut.chosen.step, STEP)
+    lowering = inputs if learned is not None else int8_inputs(network, options, data_options(options), data)
     options = options if team.main else silenced(options)
     with clock.stage("evaluate"):
         judged = judge(network, after, cut.masked, data or learned, told, options.seed, reached=final(stages))
@@ -76,18 +74,15 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
     deployed = deploy(job, told, clock)
     measured = deployed.measured
     oversize = missed(gone.options.budget, network, after, deployed.files)
-    _write(read, network, plan, cut, options)
+    _write(file, network, plan, cut, options)
     forget(options)
     source = _source(network, judged, options)
-    report = report_of(cut, source, clock.seconds, gone.options, block)
+    report = report_of(cut, source, clock.seconds, gone.options, rounded(cut, block))
     sizes = measured.onnx_bytes
     return replace(
         report,
         **judgement(judged),
-        recovered=any(stage.kept for stage in stages[1:]),
-        stages=stages,
-        steps=done.steps,
-        search=done.search,
+        **done.figures,
         calibration=f"{learned.name} ({len(inputs):,} inputs)" if stages and learned else None,
         trained_on=training.name if training is not None else None,
         file_sizes=FileSizes(before=sizes[0], after=sizes[1], what="ONNX") if sizes else None,
@@ -111,26 +106,6 @@ def _plan(options: SlimOptions) -> Plan | None:
         return Plan.from_json(options.plan_in.read_text())
     except OSError as error:
         raise PlanError(f"cannot read the plan {options.plan_in}: {error.strerror}") from error
-
-
-def _data_options(options: SlimOptions) -> DataOptions:
-    return DataOptions(
-        data=options.data,
-        download=options.download,
-        mean=options.mean,
-        std=options.std,
-        resize=options.resize,
-    )
-
-
-def _read(options: SlimOptions) -> Network:
-    return read_checkpoint(
-        options.checkpoint,
-        arch=options.arch,
-        input_shape=options.input_shape,
-        num_classes=options.num_classes,
-        trust=options.trust,
-    )
 
 
 def _source(network: Network, judged: Judged, options: SlimOptions) -> Source:

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compress.checkpoint import load as read_checkpoint
 from compress.checkpoint.inputs import checked, example
 from compress.checkpoint.sniff import Format, sniff
 from compress.core.errors import CompressError, ExportError, UsageError
@@ -20,7 +19,7 @@ from compress.core.progress import Progress, Silent
 from compress.core.types import Accuracy, Network, Preprocessing
 from compress.evaluation.calibration import calibration_set
 from compress.evaluation.data import Data
-from compress.evaluation.judge import DataOptions, open_for
+from compress.evaluation.judge import open_for
 from compress.evaluation.metrics import evaluate
 from compress.export.answers import ROWS, Answers, same_class
 from compress.export.onnx_save import about_of
@@ -28,7 +27,8 @@ from compress.export.parity import TOLERANCE, batched_inputs, like, relative_err
 from compress.export.quiet import evaluating, quiet
 from compress.export.target import ABOUT, TARGETS, Loaded
 from compress.measure.machine import this_machine
-from compress.pipeline.opening import opened
+from compress.pipeline.opening import data_options, opened, read
+from compress.pipeline.options import Reading
 from compress.report.assemble import versions
 from compress.report.comparison import Comparison, Side
 
@@ -37,20 +37,11 @@ RANDOM_INPUTS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyOptions:
+class VerifyOptions(Reading):
     """Everything that `compress verify` can be told; see its --help for what each means."""
 
     first: Path
     second: Path
-    arch: str | None = None
-    input_shape: tuple[int, ...] | None = None
-    num_classes: int | None = None
-    trust: bool = False
-    data: str | None = None
-    download: bool = False
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    resize: int | None = None
     tolerance: float = TOLERANCE
     agreement: float | None = None
     seed: int = 0
@@ -126,15 +117,7 @@ def opened_file(path: Path, options: VerifyOptions) -> File:
         return _archive(path, ".ts", _script_about, options)
     if layout is Format.EXPORTED:
         return _archive(path, ".pt2", _program_about, options)
-    network, _ = opened(
-        read_checkpoint(
-            path,
-            arch=options.arch,
-            input_shape=options.input_shape,
-            num_classes=options.num_classes,
-            trust=options.trust,
-        )
-    )
+    network, _ = opened(read(path, options))
     file = module_file(network.module, network.example, path.name)
     rows = None if network.dynamic_batch else len(network.example[0])
     return replace(file, format=network.kind, rows=rows, preprocessing=network.preprocessing)
@@ -237,10 +220,7 @@ def data_for(files: list[File], shown: tuple[Tensor, ...], options: VerifyOption
         raise UsageError(f"--data is for networks of one input, and these take {len(shown)}", fix="leave --data out")
     known = next((file.preprocessing for file in files if file.preprocessing is not None), None)
     network = Network(name="", module=nn.Identity(), example=shown, kind="", preprocessing=known)
-    how = DataOptions(
-        data=options.data, download=options.download, mean=options.mean, std=options.std, resize=options.resize
-    )
-    data = open_for(network, how, None)
+    data = open_for(network, data_options(options), None)
     assert data is not None
     return data
 
