@@ -1,10 +1,10 @@
 """Variants in bfloat16 where that is faster, and in float32 wherever the answer could be another.
 
-A variant's outputs in bfloat16 differ from those in float32. How far is measured: in every chunk of images some
-variants run in both. An answer in bfloat16 stands where its lead over every other class is larger than `safety` times
-the largest difference of two outputs seen; all other images run again in float32. So the answers are those of float32
-as long as no difference is `safety` times larger than all that were measured. Where a later check finds one,
-`NarrowError` ends it, and everything runs in float32.
+A variant's outputs in bfloat16 differ from those in float32. How far, as a share of the spread of an image's outputs,
+is measured: in every chunk of images some variants run in both. An answer in bfloat16 stands where its lead over every
+other class is larger than `safety` times the largest difference seen; all other images run again in float32. So the
+answers are those of float32 as long as no difference is `safety` times larger than all that were measured. Where a
+later check finds one, `NarrowError` ends it, and everything runs in float32.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Precision:
     Of `answers` in bfloat16, `again` were computed again in float32, those with a lead of less than `bound` and what
     ran beside them. `largest` is the largest difference between bfloat16 and float32 in how far an output lies behind
     the best one, among `checked` answers; of these `differing` were others although their lead was larger than the
-    bound. `loss` is the largest difference in the mean loss of a chunk, in nats.
+    bound. Leads and differences are shares of the spread of an image's outputs, the largest less the smallest.
+    `loss` is the largest difference in the mean loss of a chunk, in nats.
     """
 
     narrow: bool
@@ -244,15 +245,16 @@ class Arithmetic:
 
 
 def _doubtful(out: Tensor, bound: float) -> Tensor:
-    """(N,) bool: whether the lead of the largest of (N, classes) outputs is not larger than the bound."""
+    """(N,) bool: whether the largest of (N, classes) outputs leads by no more than that share of their spread."""
     first, second = out.topk(2, dim=1).values.unbind(1)
-    return ~(first - second > bound)
+    return ~(first - second > bound * (first - out.amin(1)))
 
 
 def _difference(wide: Tensor, out: Tensor) -> float:
-    """How much more `out` than `wide`, both (N, classes), sets any class before or behind the best one of `out`."""
+    """How far apart `out` and `wide`, both (N, classes), have any class from the best one of `out`, of the spread."""
     error = (out - wide).double()
-    found = float((error - error.gather(1, out.argmax(1, keepdim=True))).abs().max())
+    most = (error - error.gather(1, out.argmax(1, keepdim=True))).abs().amax(1)
+    found = float((most / (out.amax(1) - out.amin(1)).clamp_min(1e-30)).max())
     return found if math.isfinite(found) else math.inf
 
 

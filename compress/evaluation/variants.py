@@ -27,7 +27,7 @@ from compress.graph.trace import Trace
 __all__ = ["CHUNK", "Costing", "Measured", "Policy", "Precision", "Tally", "Variant", "measure"]
 
 CHUNK = 128  # images
-TOGETHER = 4  # chunks
+TOGETHER = 8  # chunks
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,6 +145,10 @@ def _scores(scene: _Scene, name: str) -> np.ndarray:
     return scores[scene.group.name]
 
 
+class _SeenError(Exception):
+    """Ends a run of the network behind the layer that is looked at."""
+
+
 def _means(scene: _Scene, value: Callable[[Tensor], Tensor]) -> np.ndarray:
     """Mean of `value` of what the layer adds to the stream, by channel, over the inputs of the calibration."""
     assert scene.own is not None
@@ -154,11 +159,12 @@ def _means(scene: _Scene, value: Callable[[Tensor], Tensor]) -> np.ndarray:
         flat = y.movedim(layer.dim, -1).reshape(-1, layer.size)
         total[:] += value(flat).double().sum(0).cpu().numpy()
         rows += len(flat)
+        raise _SeenError
 
     handle = scene.module.get_submodule(layer.last).register_forward_hook(note)
     try:
         for batch in scene.about.evidence.inputs:
-            with quiet_module(scene.module):
+            with quiet_module(scene.module), suppress(_SeenError):
                 set_mode(scene.module, train=False)
                 scene.module(batch)
     finally:

@@ -151,8 +151,9 @@ def arithmetic(found: Precision) -> str:
         return f"float32: {found.reason}" if found.reason else "float32"
     return (
         f"bfloat16 behind the operators that are shared ({found.reason}); {found.again:,} of {found.answers:,} answers "
-        f"whose lead was below {found.bound:.3g} are float32's; of {found.checked:,} others computed in both, "
-        f"{found.differing} differ, outputs by up to {found.largest:.3g}, the mean loss by up to {found.loss:.2g}"
+        f"whose lead was below {100 * found.bound:.2g} % of the outputs' spread are float32's; of {found.checked:,} "
+        f"computed in both, {found.differing} differ, outputs by up to {100 * found.largest:.2g} % of the spread, the "
+        f"mean loss by up to {found.loss:.2g}"
     )
 
 
