@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -234,3 +236,30 @@ def test_a_bound_is_measured_on_the_whole_original(folder: Path) -> None:
     assert told["agreement"] >= 0.4
     (kept,) = {t["reached"] for t in told["search"]["trials"] if t["macs"] == told["costs"]["after"]["macs"]}
     assert kept == told["agreement"]
+
+
+@pytest.mark.parametrize("kind", ["macs", "params"])
+def test_a_share_beside_blocks_is_of_the_whole(kind: str) -> None:
+    """0.75 of the MACs or parameters is met within 1 %, the block counted; where it is enough, nothing else goes."""
+    torch.manual_seed(0)
+    net = nn.Sequential(OrderedDict(wide=nn.Conv2d(1, 64, 3, padding=1), block=Added(), head=nn.Conv2d(64, 60, 3)))
+    x = torch.randn(2, 1, 6, 6)
+    key = "macs" if kind == "macs" else "parameters"
+    how: dict[str, Any] = {"drop_blocks": "block", "importance": "l2", "round_to": 1, kind: 0.75}
+    report = compress.slim(net.eval(), x, **how).report
+    assert 0.74 <= getattr(report.costs_after, key) / getattr(report.costs_before, key) <= 0.75
+    enough = compress.slim(net, x, **{**how, kind: 0.95}).report
+    assert enough.cut.removed == 0
+    assert any("the blocks alone leave" in text for text in enough.warnings)
+
+
+class Added(nn.Module):
+    """A block of 64 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(64, 64, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 64, H, W) -> the same."""
+        return F.relu(x + self.conv(x))

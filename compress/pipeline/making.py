@@ -42,6 +42,7 @@ def made(gone: Gone, images: Images, how: Tuning) -> Made:
     """
     options = how.options
     asked = bound_of(options.max_drop, options.min_agreement)
+    gone = gone.of_the_whole() if asked is None else gone
     job = job_of(gone, images, how)
     if gone.alone:
         if options.steps > 1:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from compress.core.budgets import NoChannels
+from compress.core.budgets import Macs, NoChannels, Params
 from compress.core.errors import PlanError, UsageError
 from compress.core.progress import Progress
 from compress.core.types import Network, Plan
@@ -46,6 +46,22 @@ class Gone:
         """Whether nothing else is to be cut."""
         plan = self.options.plan
         return isinstance(self.options.budget, NoChannels) or (plan is not None and not plan.keep)
+
+    def of_the_whole(self) -> Gone:
+        """The same with a share of MACs or parameters counted from the whole original, as it was asked for.
+
+        Where the blocks alone bring the network below it, no channel has to leave.
+        """
+        budget = self.options.budget
+        if self.result is None or not isinstance(budget, Macs | Params):
+            return self
+        whole, left = (costs(n.module, trace(n.module, n.example)) for n in (self.full, self.network))
+        name = "macs" if isinstance(budget, Macs) else "parameters"
+        number = budget.of(getattr(whole, name))
+        if getattr(left, name) > number:
+            return replace(self, options=replace(self.options, budget=replace(budget, left=number)))
+        note = f"{budget}: the blocks alone leave {getattr(left, name):,} {budget.noun}, so no channel left"
+        return replace(self, options=replace(self.options, budget=NoChannels()), notes=(*self.notes, note))
 
     def after(self, earlier: Plan | None) -> Plan | None:
         """The plan of what left before channels are cut: what an earlier run took away, and the blocks."""
