@@ -117,7 +117,8 @@ class Cutting:
             "--drop-blocks",
             metavar="N|NAMES",
             help="Reduce residual blocks to their shortcuts first: so many, the least missed on --calibration or "
-            "--data, or these (names or globs, with commas between). Alone, or with one of the above.",
+            "--data, or these (names or globs, with commas between). Alone, or with one of the above; a share of MACs "
+            "or parameters is one of the whole original's.",
             rich_help_panel=PANEL,
         ),
     ] = None
