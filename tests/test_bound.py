@@ -24,9 +24,12 @@ from compress.core.bounds import MaxDrop, bound_of, seconds_of
 from compress.core.budgets import Budget, Macs, Percent
 from compress.core.errors import PlanError, UsageError
 from compress.core.types import Group, Search, StageResult, Step, Trial
+from compress.evaluation.metrics import agreement
+from compress.evaluation.stages import learned
 from compress.export import export
 from compress.graph.analyse import analyse
 from compress.importance import CRITERIA, Weights
+from compress.recovery.closeness import distance
 from compress.report.jsonfile import to_json
 from compress.report.terminal import show
 from tests.test_report import REPORT
@@ -210,6 +213,20 @@ def test_recovery_follows_every_step(trained: tuple[nn.Module, Tensor, Tensor]) 
     assert all(stage is not None and stage.accuracy is not None for stage in reached)
     assert report.accuracy_pruned is not None
     assert reached[-1].accuracy.top1 == report.accuracy_pruned.top1  # type: ignore[union-attr]
+
+
+def test_steps_are_compared_with_the_original(trained: tuple[nn.Module, Tensor, Tensor]) -> None:
+    """Agreement and distance after the last of three steps are those from the original, not from the step before."""
+    net, images, _ = trained
+    inputs = images[:300]
+    result = compress.slim(net, images[:2], macs=0.2, steps=3, calibration=inputs, round_to=1)
+    aside = inputs[learned(inputs, None, 0)[1]]
+    for step in result.report.steps:
+        assert step.reached is not None
+    last = result.report.steps[-1].reached
+    assert last is not None
+    assert last.agreement == agreement(result.model, net, aside)
+    assert last.distance == pytest.approx(distance(net, result.model, [aside]))
 
 
 @pytest.mark.parametrize("points", [2.0, 10.0])

@@ -92,11 +92,13 @@ def recover(
     fixed: int | None = None,
     seed: int = 0,
     shortened: bool = False,
+    wanted: nn.Module | None = None,
 ) -> tuple[StageResult, ...]:
     """Absorb, then recalibrate, in place; return the raw cut and each step with what it reached.
 
     `inputs` are batch first; `fixed` is the only batch size that the network takes. `shortened` tells that the cut
-    network lacks layers of the original.
+    network lacks layers of the original. Outputs are compared with those of `wanted`, where that is not the original
+    (a step of several cuts what others have cut before).
     Accuracy is on `data` where that has labels; agreement and distance are on inputs set aside. Raises DataError where
     there are too few inputs.
     """
@@ -104,14 +106,14 @@ def recover(
     calibration = calibration_of(inputs, size, fixed=fixed, seed=seed)
     if calibration.inputs < 2:
         raise DataError("recovery needs at least two inputs for calibration", fix="give more, or --no-recover")
-    module = cut.delivered.module
+    module, wanted = cut.delivered.module, wanted or original
     stages: list[StageResult] = []
 
     def reached(name: str, seconds: float, note: str, *, kept: bool = True) -> None:
         """Note what the network reaches after this step; a step taken back leaves it where it was."""
         with clock.stage("evaluate"):
             accuracy = accuracy_of(module, name, data, told, rows=fixed) if kept else stages[-1].accuracy
-            same, apart = likeness(original, module, calibration.aside) if kept else (None, None)
+            same, apart = likeness(wanted, module, calibration.aside) if kept else (None, None)
         stages.append(
             StageResult(
                 name=name, accuracy=accuracy, agreement=same, distance=apart, seconds=seconds, note=note, kept=kept
@@ -121,11 +123,11 @@ def recover(
     reached("cut", 0.0, "")
     with told.stage("absorb", len(calibration.batches)) as advance, clock.stage("absorb"):
         seconds, note, kept = _absorbed(
-            original, cut, calibration, stages[-1].distance, advance, shortened=shortened, seed=seed
+            original, cut, calibration, (stages[-1].distance, wanted), advance, shortened=shortened, seed=seed
         )
     reached("absorbed", seconds, note, kept=kept)
     with told.stage("recalibrate", len(calibration.batches)) as advance, clock.stage("recalibrate"):
-        norms = recalibrate(original, module, calibration.batches, advance=advance)
+        norms = recalibrate(wanted, module, calibration.batches, advance=advance)
     if norms.norms:
         change = f"{norms.before:.3g} -> {norms.after:.3g}"
         why = "kept" if norms.kept else "taken back: the old statistics are nearer"
@@ -138,18 +140,21 @@ def _absorbed(
     original: nn.Module,
     cut: Cut,
     calibration: Calibration,
-    before: float | None,
+    before: tuple[float | None, nn.Module],
     advance: Callable[[int, int], None],
     *,
     shortened: bool,
     seed: int,
 ) -> tuple[float, str, bool]:
-    """Absorb, or leave the network as it was where that takes it farther away; seconds, what was done, whether kept."""
+    """Absorb, or leave the network as it was where that takes it farther away; seconds, what was done, whether kept.
+
+    `before` is how far it is from which network.
+    """
     module, path = cut.delivered.module, cut.chosen.plan.submodule
     raw = {name: tensor.clone() for name, tensor in tensors_of(module).items()}
     how: dict[str, Any] = {"submodule": path, "shortened": shortened, "seed": seed, "advance": advance}
     done = absorb(original, module, cut.analysis, cut.dead, calibration.batches, **how)
-    if _worse(before, original, module, calibration.aside):
+    if _worse(*before, module, calibration.aside):
         for name, tensor in tensors_of(module).items():
             tensor.data.copy_(raw[name])
         return done.seconds, "taken back: the raw cut is nearer", False

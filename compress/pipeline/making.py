@@ -65,14 +65,14 @@ def job_of(gone: Gone, images: Images, how: Tuning) -> Job:
     def win_back(original: nn.Module, cut: Cut) -> tuple[StageResult, ...]:
         """Absorb and recalibrate, then train; training looks to the uncut network, whatever was cut.
 
-        The first cut is won back towards the network with all its blocks.
+        The first cut is won back towards the network with all its blocks, others layer by layer towards what they
+        found; answers are compared with the uncut network's in any case.
         """
         stages: tuple[StageResult, ...] = ()
         first = original is network.module
         if inputs is not None and options.recover:
-            whole, shortened = (gone.full.module, gone.result is not None) if first else (original, False)
             stages = recover(
-                whole,
+                gone.full.module if first else original,
                 cut,
                 inputs,
                 how.told,
@@ -80,7 +80,8 @@ def job_of(gone: Gone, images: Images, how: Tuning) -> Job:
                 data=data,
                 fixed=fixed,
                 seed=options.seed,
-                shortened=shortened,
+                shortened=first and gone.result is not None,
+                wanted=gone.full.module,
             )
         if images.training is None:
             return stages
