@@ -170,7 +170,7 @@ Top-1 in float32, of whole networks and in the sweep:
 def main() -> None:
     """Train where there are no weights yet, measure, and write JSON and Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=200, help="of training")
+    parser.add_argument("--steps", type=int, default=120, help="of training")
     parser.add_argument("--weights", type=Path, help="where the trained weights lie, or are written")
     parser.add_argument("--whole", type=int, default=5, help="evaluations of whole networks")
     args = parser.parse_args()

@@ -21,6 +21,7 @@ from compress.evaluation.variants import Measured, Variant, measure
 from compress.graph.analyse import analyse
 from compress.graph.narrow import Narrow, _unfolded, narrow, narrowed
 from compress.graph.prefix import first_reading, recorded
+from compress.graph.residual import blocks
 from compress.surgery.outputs import layer_of, without_outputs
 from tests.zoo.explored import files_in, images, network, run
 
@@ -70,6 +71,20 @@ def test_answers_are_those_of_float32() -> None:
     briefly = [bench.brief(n, narrow(x), narrowed(held), Narrow()).argmax(1) for n in range(12)]
     other = sum(int((bench.variant(n, x, held).argmax(1) != briefly[n]).sum()) for n in range(12))
     assert other > 0
+
+
+def test_blocks_that_leave_are_left_out_in_bfloat16() -> None:
+    """A network without a residual branch, or begun in the middle of it, answers in both as it does in float32."""
+    net = network()
+    steps = recorded(net, EXAMPLE)
+    variants = [Variant(net, block.first, block.leaving) for block in blocks(steps)]
+    assert len(variants) == 2
+    want, found = (measure(net, variants, images(), Silent(), run=steps, policy=p) for p in (None, ALWAYS))
+    assert found.precision.narrow
+    for a, b in zip(want.variants, found.variants, strict=True):
+        assert (a.top1, a.agreement) == (b.top1, b.agreement)
+        assert a.loss == pytest.approx(b.loss, rel=1e-3)
+    assert len({v.loss for v in (*want.variants, *found.variants)}) == 4
 
 
 def test_a_bound_that_a_check_breaks_ends_bfloat16() -> None:

@@ -27,7 +27,8 @@ from compress.graph.trace import Trace
 __all__ = ["CHUNK", "Costing", "Measured", "Policy", "Precision", "Tally", "Variant", "measure"]
 
 CHUNK = 128  # images
-TOGETHER = 8  # chunks
+TOGETHER = 4  # chunks
+MEMORY = 2**28  # bytes of images that they may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +172,12 @@ def _through(
 
 def _chunks(makes: Arithmetic, data: Data, order: Sequence[int], fixed: int | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Images with labels; in bfloat16 several chunks at a time after the first, as few images of each run again."""
-    first = fixed or CHUNK
-    yield from DataLoader(Subset(data.dataset, order[:first]), batch_size=first)
+    first, bytes_each = fixed or CHUNK, 1
+    for images, labels in DataLoader(Subset(data.dataset, order[:first]), batch_size=first):
+        bytes_each = images.nbytes
+        yield images, labels
     if len(order) > first:
-        size = first if makes.compute is None else TOGETHER * first
+        size = first if makes.compute is None else first * max(min(TOGETHER, MEMORY // bytes_each), 1)
         yield from DataLoader(Subset(data.dataset, order[first:]), batch_size=size)
 
 
