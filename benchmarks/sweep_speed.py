@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -141,7 +142,7 @@ def measured(weights: Path, counts: tuple[int, ...], whole: int) -> tuple[Sweep,
 
 def table(found: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    whole, sweep = found["whole"], found["sweep"]
+    whole, sweep, (before, after) = found["whole"], found["sweep"], found["load"]
     rows = "\n".join(
         f"| {p['removed']} | {p['whole']:.2%} | {p['sweep']:.2%} |".replace("%", " %") for p in whole["points"]
     )
@@ -149,13 +150,16 @@ def table(found: dict[str, Any]) -> str:
 
 `{found["command"]}`: ResNet-18 (CIFAR form, full width, 3 x 28 x 28), trained for {found["steps"]} steps on
 Fashion-MNIST; `{LAYER}`, K = 1, 3 ... 127; {found["images"]:,} test images; one thread; {found["machine"]["cpu"]},
-torch {found["versions"]["torch"]}.
+torch {found["versions"]["torch"]}; load average {before:.1f} before, {after:.1f} after (above 1: beside other work).
 
 | | wall | CPU |
 |---|--:|--:|
 | the sweep, with everything before it | {sweep["wall"]:.1f} s | {sweep["cpu"]:.1f} s |
 | one whole evaluation, mean of {len(whole["points"])} made in between | {whole["wall"]:.2f} s | {whole["cpu"]:.2f} s |
 | the sweep's share of {found["points"]} of these | **{found["share"]["wall"]:.3f}** | **{found["share"]["cpu"]:.3f}** |
+
+The sweep itself compares with its own run of the original on the same images, {sweep["original"]:.2f} s: a share of
+{sweep["wall"] / sweep["original"] / found["points"]:.3f}, in wall time.
 
 Arithmetic: {found["arithmetic"]}.
 
@@ -178,6 +182,7 @@ def main() -> None:
     weights = args.weights or ROOT / "build" / f"sweep_speed_{args.steps}.pt"
     if not weights.exists():
         trained(args.steps, weights)
+    before = os.getloadavg()[0]
     sweep, beside, spent = measured(weights, COUNTS, args.whole)
     points = {p.removed: p.reached.top1 for p in sweep.curves[0].points}
     one = np.mean(beside.spent, axis=0)
@@ -187,7 +192,7 @@ def main() -> None:
         "steps": args.steps,
         "points": len(points),
         "images": sweep.images,
-        "sweep": {"wall": spent[0], "cpu": spent[1], "own_share": sweep.share, "top1": points},
+        "sweep": {"wall": spent[0], "cpu": spent[1], "original": sweep.costing.full, "top1": points},
         "whole": {
             "wall": one[0],
             "cpu": one[1],
@@ -195,6 +200,7 @@ def main() -> None:
             "points": [{"removed": k, "whole": r.top1, "sweep": points[k]} for k, r in beside.reached.items()],
         },
         "share": {"wall": share[0], "cpu": share[1]},
+        "load": [before, os.getloadavg()[0]],
         "precision": asdict(sweep.precision),
         "arithmetic": arithmetic(sweep.precision),
         "versions": versions(),
