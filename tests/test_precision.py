@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compress.core.errors import DataError
 from compress.core.progress import Silent
 from compress.evaluation import precision
 from compress.evaluation.precision import Policy
@@ -93,7 +94,7 @@ def test_a_bound_that_a_check_breaks_ends_bfloat16() -> None:
     found = measured(net, nets, replace(ALWAYS, safety=1e-3))
     want = measured(net, nets, None)
     assert (found.precision.narrow, found.precision.answers) == (False, 0)
-    assert "a check found bfloat16" in found.precision.reason
+    assert "a check found outputs in bfloat16 off by" in found.precision.reason
     assert found.variants == want.variants
     assert found.images == 300
 
@@ -125,6 +126,14 @@ def test_a_network_that_needs_float32_gets_it() -> None:
     found = measure(net, [Variant(net, 0)], images(), Silent(), policy=ALWAYS)
     assert found.precision.reason.startswith("the network does not run in bfloat16: ")
     assert found.variants[0].loss == found.original.loss
+
+
+def test_labels_that_do_not_fit_are_the_users_error() -> None:
+    """A label beyond the classes is one sentence, not a failure of the trial."""
+    net, data = network(), images()
+    wrong = replace(data, dataset=[(image, 7) for image, _ in data.dataset])
+    with pytest.raises(DataError, match="has the label 7"):
+        measure(net, [Variant(net, 0)], wrong, Silent(), policy=ALWAYS)
 
 
 def test_little_work_is_not_tried(folder: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compress.evaluation.metrics import logits_of
 from compress.evaluation.resumed import Bench
 from compress.graph.narrow import Narrow, narrow, narrowed, supported
 from compress.graph.prefix import Held
@@ -94,12 +95,13 @@ class _Part:
 class Arithmetic:
     """Gives the outputs of a bench's variants for images, `asked` in all; with no policy in float32.
 
-    The networks run on `size` images at a time.
+    The networks run on `size` images at a time; `source` names the images in errors.
     """
 
     bench: Bench
     asked: int
     size: int
+    source: str
     policy: Policy | None = None
     reason: str = ""
     compute: Narrow | None = None
@@ -130,7 +132,8 @@ class Arithmetic:
     def outputs(self, x: Tensor, labels: Tensor | None, tick: Callable[[int], None]) -> list[Any]:
         """Outputs of the original and of every variant for images x.
 
-        `tick` is called after each network with the number of images it saw. Raises NarrowError.
+        `tick` is called after each network with the number of images it saw. Raises NarrowError, and DataError where
+        the original gives no logits for the images.
         """
         targets = [None] * len(x) if labels is None else labels.split(self.size)
         parts = [self._part(y, t, tick) for y, t in zip(x.split(self.size), targets, strict=False)]
@@ -143,8 +146,8 @@ class Arithmetic:
     def _part(self, x: Tensor, labels: Tensor | None, tick: Callable[[int], None]) -> _Part:
         first, held = self.bench.original(x)
         tick(len(x))
-        begins = self.policy is not None and not self.chunks and isinstance(first, Tensor)
-        known = self._tried(x, labels, held) if begins and first.dim() == 2 and first.shape[1] > 1 else {}
+        classes = logits_of(first, labels, len(x), self.source).shape[1]
+        known = self._tried(x, labels, held) if self.policy is not None and not self.chunks and classes > 1 else {}
         self.chunks += 1
         if self.compute is not None:
             outs, doubt = self._narrowly(x, labels, held, known, tick)
@@ -215,7 +218,8 @@ class Arithmetic:
             known = {number: self.bench.variant(number, x, held)}
             self.largest = max(self.largest, _difference(known[number], outs[number]))
             if not self.largest <= self.bound:
-                raise NarrowError(f"a check found bfloat16 {self.largest:.3g} off, allowed {self.bound:.3g}")
+                off = f"{100 * self.largest:.2g} % of their spread, beyond {100 * self.bound:.2g} %"
+                raise NarrowError(f"a check found outputs in bfloat16 off by {off}")
             self._compare(known[number], outs[number], labels)
         doubt = torch.stack([_doubtful(out, self.bound) for out in outs])
         self.answers += doubt.numel()

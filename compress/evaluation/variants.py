@@ -117,11 +117,12 @@ def measure(
     if fixed is not None:
         order = order[: len(order) // fixed * fixed]
     run = run or recorded(module, (torch.stack([data.dataset[i][0] for i in order[: fixed or 2]]),))
-    makes = Arithmetic(Bench(module, run, variants), len(order), fixed or CHUNK, policy if fixed is None else None)
+    allowed = policy if fixed is None else None
+    makes = Arithmetic(Bench(module, run, variants), len(order), fixed or CHUNK, data.name, allowed)
     try:
         sums, seen, complete = _through(makes, data, order, fixed, told, name)
     except NarrowError as error:
-        makes = Arithmetic(Bench(module, run, variants), len(order), CHUNK, reason=str(error))
+        makes = Arithmetic(Bench(module, run, variants), len(order), CHUNK, data.name, reason=str(error))
         sums, seen, complete = _through(makes, data, order, fixed, told, name)
     tallies = [s.tally(labelled=data.labelled) for s in sums]
     bench = makes.bench
@@ -146,14 +147,14 @@ def _through(
     sums = [_Sums() for _ in range(len(makes.bench.variants) + 1)]
     seen, done, steps = 0, 0, len(order) * len(sums)
     with told.stage(name, steps) as advance:
+
+        def tick(count: int) -> None:
+            nonlocal done
+            done += count
+            advance(done, steps)
+
         try:
             for images, labels in _chunks(makes, data, order, fixed):
-
-                def tick(count: int) -> None:
-                    nonlocal done
-                    done += count
-                    advance(done, steps)
-
                 targets = labels if data.labelled else None
                 chunk = [_Sums() for _ in sums]
                 answers: Tensor | None = None

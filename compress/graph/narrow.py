@@ -37,16 +37,22 @@ def narrow(x: Tensor) -> Tensor:
 def narrowed(held: Mapping[int, Held]) -> dict[int, Held]:
     """Return what is held in bfloat16, so that every variant begins with it; what several places hold is cast once."""
     known: dict[int, Tensor] = {}
-    made: list[Made] = []
+    made: dict[int, list[Made]] = {}
 
     def cast(x: Tensor) -> Tensor:
         if id(x) not in known:
             known[id(x)] = narrow(x)
         return known[id(x)]
 
-    for one in held.values():
-        made = made or [replace(m, leaves=tuple(_form(leaf) for leaf in m.leaves)) for m in one.made]
-    return {at: replace(one, made=made, values={v: cast(x) for v, x in one.values.items()}) for at, one in held.items()}
+    def forms(found: Sequence[Made]) -> list[Made]:
+        if id(found) not in made:
+            made[id(found)] = [replace(m, leaves=tuple(_form(leaf) for leaf in m.leaves)) for m in found]
+        return made[id(found)]
+
+    return {
+        at: replace(one, made=forms(one.made), values={v: cast(x) for v, x in one.values.items()})
+        for at, one in held.items()
+    }
 
 
 def _form(leaf: Any) -> Any:
@@ -122,7 +128,7 @@ def _length(size: int, kernel: int, stride: int, padding: int) -> int:
 
 def _unfolded(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
     """(N, C, H, W) convolved with (O, C, h, w), both with channels last in memory: every patch times all kernels."""
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[-1], padding[-1], padding[0], padding[0]))
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[-1], padding[-1], padding[0], padding[0])).contiguous()
     channels, (high, wide) = x.shape[1], weight.shape[2:]
     rows = _length(x.shape[2], high, stride[0], padding[0])
     columns = _length(x.shape[3], wide, stride[-1], padding[-1])
