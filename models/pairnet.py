@@ -21,6 +21,7 @@ class PairNet(nn.Module):
         self.bn2 = nn.BatchNorm2d(second)
         self.conv3 = nn.Conv2d(second, third, 3, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(third)
+        self.relu1, self.relu2, self.relu3 = nn.ReLU(), nn.ReLU(), nn.ReLU()
         self.fc1 = nn.Linear(third * 3 * 3, 256)
         self.dropout = nn.Dropout(dropout)
         self.fc2 = nn.Linear(256, 64)
@@ -28,9 +29,9 @@ class PairNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 2)
-        x = F.max_pool2d(F.relu(self.bn2(self.conv2(x))), 2)
-        x = F.max_pool2d(F.relu(self.bn3(self.conv3(x))), 2)
+        x = F.max_pool2d(self.relu1(self.bn1(self.conv1(x))), 2)
+        x = F.max_pool2d(self.relu2(self.bn2(self.conv2(x))), 2)
+        x = F.max_pool2d(self.relu3(self.bn3(self.conv3(x))), 2)
         x = self.dropout(F.relu(self.fc1(x.flatten(1))))
         logits: Tensor = self.fc3(F.relu(self.fc2(x)))
         return logits
