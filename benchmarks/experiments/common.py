@@ -115,6 +115,8 @@ class Experiment:
         with written_whole(RESULTS / f"{self.name}.json") as temporary:
             temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
         write_table(self.name, table)
+        for drawn in RESULTS.glob(f"{self.name}*.png"):
+            lighten(drawn)
         runs = sorted(str(path.relative_to(ROOT)) for path in (ROOT / self.folder).glob("*.json"))
         page = self.file("report.html")
         called(["report", *runs, "--out", page, "--quiet"])
@@ -134,6 +136,21 @@ def known(name: str) -> dict[str, Any]:
     """The committed results of an experiment."""
     found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return found
+
+
+def lighten(path: Path) -> None:
+    """Write a picture again with 256 colours, which are enough for plots, where that makes it smaller."""
+    from PIL import Image
+
+    before = path.stat().st_size
+    with Image.open(path) as image:
+        if image.mode == "P":
+            return
+        light = image.convert("RGB").quantize(256)
+    with written_whole(path) as temporary:
+        light.save(temporary, optimize=True)
+        if temporary.stat().st_size >= before:
+            temporary.write_bytes(path.read_bytes())
 
 
 def write_table(name: str, table: str) -> None:
