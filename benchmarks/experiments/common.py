@@ -31,11 +31,21 @@ IMAGES = "Fashion-MNIST: 60,000 training and 10,000 test images"
 TRAINS = ("--checkpoint-every", "200", "--resume")
 
 
-def given(about: str) -> argparse.Namespace:
-    """Read the command line that all experiments share, and require the images before anything runs."""
+def given(about: str, only: Sequence[str] = ()) -> argparse.Namespace:
+    """Read the command line that all experiments share, and require the images before anything runs.
+
+    `only` names parts that can be run alone.
+    """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="fashion-mnist", metavar="SOURCE", help="fashion-mnist or fashion-mnist:DIR")
     parser.add_argument("--table", action="store_true", help="only the tables again, from results/*.json")
+    if only:
+        parser.add_argument(
+            "--only",
+            action="append",
+            choices=only,
+            help="only this part, which is then all that the results hold; repeatable",
+        )
     found = parser.parse_args()
     name, colon, folder = found.data.partition(":")
     found.data = f"{name}:{Path(folder).resolve()}" if colon else name
