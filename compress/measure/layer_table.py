@@ -17,8 +17,9 @@ STEPS = (32, 16, 8, 4)
 # The share of the rise that lies at the multiples of a step, and the rise below which there is nothing to see.
 MOST = 0.8
 LEAST_RISE = 0.05
-# Widths on both sides of a multiple that are measured to find the step.
+# Widths that are measured to find the step, and the widest: one step is little of a wide layer's time, as noise is.
 WINDOW = 64
+WIDEST = 2 * WINDOW
 
 
 def table_of(
@@ -49,9 +50,10 @@ def table_of(
 
 
 def probes(layer: Layer) -> list[Layer]:
-    """Return the layer at every output width of a window that ends at its own, to see where its time jumps."""
+    """Return the layer at every output width of a window, none above its own, to see where its time jumps."""
     shape, inputs, outputs = layer
-    widths = range(max(outputs - WINDOW, 1), outputs + 1)
+    last = min(outputs, WIDEST)
+    widths = range(max(last - WINDOW, 1), last + 1)
     return [(shape, width if shape.kind == "depthwise" else inputs, width) for width in widths]
 
 
