@@ -95,7 +95,7 @@ def dropped(slim: dict[str, Any]) -> dict[str, Any]:
     return {
         "blocks": next(w for w in slim["warnings"] if w.startswith("reduced to their shortcuts")),
         "masked": accuracy["masked"]["top1"],
-        "cut": next(stage["accuracy"]["top1"] for stage in slim["stages"] if stage["name"] == "cut"),
+        **{s["name"]: s["accuracy"]["top1"] for s in slim["stages"] if s["name"] in {"cut", "absorbed"}},
         "tuned": accuracy["pruned"]["top1"],
         "parameters_left": costs["after"]["parameters"] / costs["before"]["parameters"],
         "macs_left": costs["after"]["macs"] / costs["before"]["macs"],
@@ -124,7 +124,10 @@ def told(found: dict[str, Any]) -> str:
         picture("e3-sensitivity.png", "accuracy for every group and block"),
         "Taken out for good by `--drop-blocks`, chosen on training images, absorbed, then fine-tuned on "
         "the 1,000 shipped ones; top-1 on all test images:",
-        table(("taken out", "parameters left", "MACs left", "masked", "cut", "fine-tuned"), map(_drop, found["drops"])),
+        table(
+            ("taken out", "parameters left", "MACs left", "masked", "cut", "absorbed", "fine-tuned"),
+            map(_drop, found["drops"]),
+        ),
         "## Mean maps of the last stage",
         f"The 64 most active of {maps['channels']} channels over {maps['images']:,} test images; {len(maps['dead'])} "
         "channels are zero on every image.",
@@ -157,7 +160,7 @@ def _blocks(found: dict[str, Any]) -> list[tuple[str, ...]]:
 def _drop(drop: dict[str, Any]) -> tuple[str, ...]:
     names = drop["blocks"].partition(": ")[2].partition(", missed")[0]
     left = [f"{drop[key]:.3f}" for key in ("parameters_left", "macs_left")]
-    return (names, *left, *(points(drop[key]) for key in ("masked", "cut", "tuned")))
+    return (names, *left, *(points(drop[key]) for key in ("masked", "cut", "absorbed", "tuned")))
 
 
 if __name__ == "__main__":
