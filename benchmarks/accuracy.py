@@ -213,7 +213,7 @@ def peer(store: Store, name: str) -> None:
 
 
 def tune(store: Store, name: str, targets: list[float], seeds: list[int]) -> None:
-    """The same fine-tuning for both: SGD with Nesterov momentum, a cosine from 0.02, bfloat16 autocast."""
+    """The same fine-tuning for both, with the optimiser that trained the network: a cosine, bfloat16 autocast."""
     x, y = images("train")
     data, test = (x[:EPOCH], y[:EPOCH]), images("t10k")
     for target in targets:
@@ -225,15 +225,19 @@ def tune(store: Store, name: str, targets: list[float], seeds: list[int]) -> Non
                         continue
                     kept = variant if variant == "ours" else variant.replace("/", "-") + "-again"
                     model = torch.load(_kept(name, kept, target, seed), weights_only=False)
-                    tuned = _tuned(model, data, epochs, seed)
+                    tuned = _tuned(model, data, epochs, seed, adam=NETWORKS[name].adam)
                     store.add(**cell, epochs=epochs, accuracy=accuracy(tuned, test))
 
 
-def _tuned(model: nn.Module, data: tuple[Tensor, Tensor], epochs: int, seed: int) -> nn.Module:
+def _tuned(model: nn.Module, data: tuple[Tensor, Tensor], epochs: int, seed: int, *, adam: bool) -> nn.Module:
     network = copy.deepcopy(model)
     for p in network.parameters():
         p.requires_grad_(True)
-    optimizer = torch.optim.SGD(network.parameters(), 0.02, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    optimizer = (
+        torch.optim.AdamW(network.parameters(), 5e-4, weight_decay=0.05)
+        if adam
+        else torch.optim.SGD(network.parameters(), 0.02, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    )
     rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * (len(data[0]) // 128))
     steps_of(network, data, epochs, optimizer, rates, seed)
     return network

@@ -189,7 +189,8 @@ judged on the test images. obdc's own preparation fails on networks without atte
 
 ## After the same fine-tuning
 
-SGD with Nesterov momentum from a learning rate of 0.02 along a cosine, batches of 128, bfloat16 autocast; an epoch is
+SGD with Nesterov momentum from a learning rate of 0.02 (vit: AdamW from 0.0005, as it was trained) along a
+cosine, batches of 128, bfloat16 autocast; an epoch is
 the first 6,400 training images. Torch-Pruning's networks were recalibrated before. The better of its two variants is
 shown, chosen on the test images. Cells that are missing were not measured.
 
