@@ -33,6 +33,7 @@ from compress.measure.runners import Runner
 from compress.measure.size import file_bytes
 from compress.measure.statistics import Outcome, paired, spread
 from compress.pipeline.opening import opened
+from compress.pipeline.options import Given
 from compress.pipeline.reaching import top1_of
 from compress.pipeline.verify import VerifyOptions
 from compress.report.assemble import versions
@@ -41,7 +42,7 @@ FRESH = "compress.pipeline.fresh"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BenchOptions:
+class BenchOptions(Given):
     """Everything that `compress bench` can be told; see its --help for what each means."""
 
     files: tuple[Path, ...]
@@ -54,14 +55,6 @@ class BenchOptions:
     per_layer: bool = False
     fresh: bool = True
     arch: tuple[str, ...] = ()
-    input_shape: tuple[int, ...] | None = None
-    num_classes: int | None = None
-    trust: bool = False
-    data: str | None = None
-    download: bool = False
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    resize: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,9 @@ from compress.recovery.training.recipe import Optimizer, Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """How a network and images are read: what the commands that read both have in common."""
+class Given:
+    """What is told of networks and images that are read, whether there is one network or several."""
 
-    arch: str | None = None
     input_shape: tuple[int, ...] | None = None
     num_classes: int | None = None
     trust: bool = False
@@ -24,6 +23,13 @@ class Reading:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     resize: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading(Given):
+    """How one network and images are read: what the commands that read both have in common."""
+
+    arch: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
