@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from compress.core.types import Attention
+from compress.core.choosing import Attention
 from tests.zoo.generate import generate
 from tests.zoo.harness import Snapshot, cut_both
 

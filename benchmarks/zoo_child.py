@@ -21,8 +21,8 @@ from torch.utils import _pytree as pytree
 from zoo_models import find, randomise
 
 from compress.core.budgets import Percent
+from compress.core.choosing import Scope
 from compress.core.clock import Clock
-from compress.core.types import Scope
 from compress.graph.analyse import Analysis, analyse
 from compress.graph.couplings import operands
 from compress.graph.trace import Trace, tensors_in

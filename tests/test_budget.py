@@ -14,8 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from compress.budget.blocks import Limits, blocks_of
 from compress.budget.choice import Choice, Problem, choose
 from compress.core.budgets import Percent
+from compress.core.choosing import Scope
 from compress.core.errors import PlanError, UsageError
-from compress.core.types import Group, Member, Scope
+from compress.core.types import Group, Member
 from compress.graph.analyse import Analysis, analyse
 from compress.graph.costs import costs, macs, norm_scales
 from compress.importance import Weights, default_criterion, score

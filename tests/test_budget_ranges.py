@@ -11,8 +11,9 @@ import compress
 from compress.budget import Limits, Problem, choose
 from compress.budget.isomorphic import topologies
 from compress.core.budgets import Macs, Percent
+from compress.core.choosing import Scope
 from compress.core.errors import PlanError, UsageError
-from compress.core.types import Group, Scope
+from compress.core.types import Group
 from compress.graph.analyse import analyse
 from compress.report.types import SlimReport
 from tests.test_budget_amounts import judged, left_of, network

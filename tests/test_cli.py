@@ -19,9 +19,9 @@ from compress.cli import app, checks
 from compress.cli.progress import TerminalProgress, progress_for
 from compress.cli.records import flat
 from compress.cli.slim import slim
+from compress.core.choosing import Attention, Scope
 from compress.core.errors import PlanError, UsageError
 from compress.core.progress import Silent
-from compress.core.types import Attention, Scope
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compress.core.types import Attention
+from compress.core.choosing import Attention
 from compress.graph.analyse import analyse
 from compress.graph.groups import pinned_components
 from tests.zoo.case import answer

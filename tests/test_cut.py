@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from compress.core.choosing import Attention
 from compress.core.errors import PlanError, TraceError
-from compress.core.types import Attention, Plan
+from compress.core.types import Plan
 from compress.graph.analyse import Analysis, analyse
 from compress.surgery.cut import dead_labels, kept_indices, plan_of
 from compress.surgery.module import cut_module, sliced_copy

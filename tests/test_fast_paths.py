@@ -14,8 +14,9 @@ from torch import nn
 
 from compress.budget import Limits, Problem
 from compress.budget.percent import _of_many, _of_one
+from compress.core.choosing import Scope
 from compress.core.collector import uncollected
-from compress.core.types import Group, Member, Scope
+from compress.core.types import Group, Member
 from compress.graph.analyse import _components, analyse
 from compress.graph.couplings import at_first, varies
 from compress.graph.trace import trace

@@ -10,7 +10,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compress.core.types import Attention, Plan
+from compress.core.choosing import Attention
+from compress.core.types import Plan
 from compress.export.api import export
 from compress.surgery.cut import dead_labels
 from compress.surgery.module import cut_module

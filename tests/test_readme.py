@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
-from compress.cli import app
+from compress.cli.app import command
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,7 +32,6 @@ def test_three_names_stand_for_the_files() -> None:
 def test_a_command_is_read(line: str) -> None:
     """Its options exist, its values have their types, and what it reads of this repository is there."""
     words = shlex.split(line, comments=True)[1:]
-    group: Any = typer.main.get_command(app)
-    group.commands[words[0]].make_context(words[0], words[1:])
+    command(words[0]).make_context(words[0], words[1:])
     named = [word.partition(":")[0] for word in words if word.startswith("models/")]
     assert all((ROOT / path).is_file() for path in named)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from compress.core.choosing import Scope
 from compress.core.errors import UsageError
-from compress.core.types import Accuracy, Costs, Exported, Scope, Speedup, Verdict
+from compress.core.types import Accuracy, Costs, Exported, Speedup, Verdict
 from compress.report.jsonfile import UNITS, to_json, write_json
 from compress.report.terminal import show
 from compress.report.types import CutFacts, FileSizes, GroupRow, SlimReport, Source

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.core.budgets import Percent
+from compress.core.choosing import Scope
 from compress.core.clock import Clock
-from compress.core.types import Plan, Scope
+from compress.core.types import Plan
 from compress.graph.analyse import analyse
 from compress.graph.instep import in_step
 from compress.surgery.cut import dead_labels, plan_of

@@ -17,8 +17,8 @@ from compress.budget.choice import Choice, Problem, choose
 from compress.budget.meter import Meter, bytes_meter, macs_meter, params_meter
 from compress.budget.shelf import TOLERANCE, Shelves, cut_to
 from compress.core.budgets import Amount, Bytes, Macs, Params, Size
+from compress.core.choosing import Scope
 from compress.core.errors import PlanError, UsageError
-from compress.core.types import Scope
 from compress.graph.analyse import Analysis
 
 

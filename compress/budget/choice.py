@@ -11,8 +11,9 @@ import numpy as np
 from compress.budget.blocks import Block, Limits, blocks_of, makes, nearest, protected
 from compress.budget.isomorphic import Topology, topologies
 from compress.core.budgets import Budget
+from compress.core.choosing import Scope
 from compress.core.errors import UsageError
-from compress.core.types import Group, Scope
+from compress.core.types import Group
 from compress.graph.analyse import Analysis
 from compress.importance import Scores
 

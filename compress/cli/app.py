@@ -2,22 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+import importlib
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup, TyperOption
 
 import compress
-from compress.cli import bench, flops, inspect, maps, report, sensitivity, slim, sweep, train, verify
 from compress.cli.records import flat
 
 HELP = """Make a trained PyTorch network smaller and faster: remove channels, check that nothing else changed, export.
 
 Start with: [bold]compress slim resnet18.pt --percent 0.5 --out small.onnx[/bold]
 """
+# The first line of each command's help; the rest is HELP in the file of that name, which has the function of that name.
+COMMANDS = {
+    "slim": "Remove channels from a trained network, check the result, measure it, and export it.",
+    "inspect": "Show which channels could leave, what they carry, and why the others stay.",
+    "bench": "Measure networks against each other, and say only what the measurement supports.",
+    "flops": "Count MACs, parameters, activations and memory traffic of a network, layer by layer, for one input.",
+    "report": "Make one page of what earlier commands found: figures, charts, and the commands to do it again.",
+    "sweep": "Remove 1, 2, 3 ... channels of one layer, physically, and measure each network.",
+    "train": "Train a network, plainly or with channels pulled towards zero, and write a checkpoint that can be cut.",
+    "sensitivity": "Measure the network with 10, 20 ... 90 % of each group's channels gone, and without each residual "
+    "block.",
+    "maps": "Draw the mean feature maps of a layer over a data set, the most active channels first, in one colour "
+    "scale.",
+    "verify": "Compare two files of any formats on the same inputs, each in its own runtime.",
+}
+
+
+def command(name: str) -> Any:
+    """Import the command `name` and return it as typer runs it."""
+    home = importlib.import_module(f"compress.cli.{name}")
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    alone.command(name, help=f"{COMMANDS[name]}\n\n{home.HELP}", no_args_is_help=True)(flat(getattr(home, name)))
+    return typer.main.get_command(alone)
+
+
+class Commands(TyperGroup):
+    """Commands that are listed by their first line, and imported when one of them is asked for."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the name and the whole command that `args` begin with, and the other arguments."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        return name, command(name) if name and listed else None, rest
+
+    def get_help_option(self, ctx: Any) -> TyperOption | None:
+        """Return typer's --help with a default: where it has none, typer imports pydantic to read that it is absent."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.default = False
+        return option
+
 
 app = typer.Typer(
     name="compress",
+    cls=Commands,
     help=HELP,
     no_args_is_help=True,
     add_completion=False,
@@ -25,20 +66,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
-    "slim": (slim.slim, slim.HELP),
-    "inspect": (inspect.inspect, inspect.HELP),
-    "bench": (bench.bench, bench.HELP),
-    "flops": (flops.flops, flops.HELP),
-    "report": (report.report, report.HELP),
-    "sweep": (sweep.sweep, sweep.HELP),
-    "train": (train.train, train.HELP),
-    "sensitivity": (sensitivity.sensitivity, sensitivity.HELP),
-    "maps": (maps.maps, maps.HELP),
-    "verify": (verify.verify, verify.HELP),
-}
-for name, (command, text) in COMMANDS.items():
-    app.command(name, help=text, no_args_is_help=True)(flat(command))
+
+
+def _listed() -> None:
+    """Stand for a command that is not imported yet."""
+
+
+for _name, _line in COMMANDS.items():
+    app.command(_name, help=_line)(_listed)
 
 
 def _say_version(wanted: bool) -> None:

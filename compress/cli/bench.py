@@ -13,8 +13,7 @@ from compress.cli.records import values
 from compress.core.errors import UsageError
 from compress.core.measuring import Backend
 
-HELP = """Measure networks against each other, and say only what the measurement supports.
-
+HELP = """\
 All files run in the same rounds, one after the other, so that what slows the machine down hits all of them. The ratio \
 to the first file comes with its 95 % interval; where that holds 1, the words are "not distinguishable".
 

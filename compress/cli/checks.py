@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from compress.core.bounds import MaxDrop, bound_of, seconds_of
-from compress.core.budgets import KINDS, DropDead, asked
 from compress.core.errors import CheckpointError, UsageError
 from compress.core.files import require_writable
 
@@ -88,6 +86,9 @@ def ratio(text: str) -> tuple[str, float]:
 
 def bound(given: Mapping[str, Any]) -> None:
     """Read --max-drop, --min-agreement and --time-budget, and require the images they are measured on."""
+    from compress.core.bounds import MaxDrop, bound_of, seconds_of
+    from compress.core.budgets import KINDS
+
     asked_for = bound_of(given["max_drop"], given["min_agreement"])
     seconds = seconds_of(given["time_budget"])
     if asked_for is None and seconds is not None:
@@ -106,6 +107,8 @@ def bound(given: Mapping[str, Any]) -> None:
 
 def target(given: Mapping[str, Any], plan: Path | None) -> None:
     """Require exactly one kind of budget, one that can be read, or --plan, a file."""
+    from compress.core.budgets import KINDS, DropDead, asked
+
     budget = asked(given, otherwise=None if plan is None else "--plan")
     if budget is None and plan is None and not any((given.get("ratio"), given.get("drop_blocks"), _bounded(given))):
         names = [f"--{name.replace('_', '-')}" for name in KINDS]

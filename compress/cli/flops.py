@@ -8,8 +8,7 @@ from compress.cli.options import measuring, reading, running, writing
 from compress.cli.progress import progress_for
 from compress.cli.records import values
 
-HELP = """Count MACs, parameters, activations and memory traffic of a network, layer by layer, for one input.
-
+HELP = """\
 MACs are multiply-accumulates; FLOPs are twice that. Traffic is what an operator reads and writes, once each. Layers \
 with few FLOPs a byte are bound by memory: taking channels from them saves less time than MACs.
 

@@ -10,14 +10,13 @@ from compress.cli.errors import told_in_words
 from compress.cli.options import cutting, images, reading, running, writing
 from compress.cli.progress import progress_for
 from compress.cli.records import values
+from compress.core.choosing import Attention
 from compress.core.progress import Progress
-from compress.core.types import Attention
 
 if TYPE_CHECKING:
     from compress.report.inspection import Inspection
 
-HELP = """Show which channels could leave, what they carry, and why the others stay.
-
+HELP = """\
 Channels that leave together are a group. Its MACs and parameters are those that vanish when all its channels \
 leave. A layer between two groups vanishes with either, so shares add up to more than 100 %.
 

@@ -8,8 +8,7 @@ from compress.cli.options import exploring, images, reading, running, writing
 from compress.cli.progress import progress_for
 from compress.cli.records import values
 
-HELP = """Draw the mean feature maps of a layer over a data set, the most active channels first, in one colour scale.
-
+HELP = """\
 Any module that gives (N, C, H, W) will do: a convolution, or a whole stage. Channels that are zero on every image are \
 counted and named: they are dead, and `compress slim --drop-dead` takes them away.
 

@@ -12,8 +12,7 @@ from compress.cli.errors import told_in_words
 from compress.cli.options import running
 from compress.core.errors import UsageError
 
-HELP = """Make one page of what earlier commands found: figures, charts, and the commands to do it again.
-
+HELP = """\
 The page is a single file that needs no network: open it from disk, send it, print it. Several runs of `slim` are \
 compared, accuracy against latency and MACs.
 

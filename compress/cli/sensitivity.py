@@ -8,8 +8,7 @@ from compress.cli.options import cutting, exploring, images, reading, running, w
 from compress.cli.progress import progress_for
 from compress.cli.records import values
 
-HELP = """Measure the network with 10, 20 ... 90 % of each group's channels gone, and without each residual block.
-
+HELP = """\
 One group is cut at a time, its least important channels first, and the rest stays whole. A residual block is reduced \
 to its shortcut: its branch adds nothing. Blocks are found in the graph, as additions of two values that part from \
 one; no name decides. `compress slim --drop-blocks` takes them away.

@@ -11,8 +11,7 @@ from compress.cli.options import bounding, cutting, deploying, images, reading, 
 from compress.cli.progress import progress_for, speaks
 from compress.cli.records import values
 
-HELP = """Remove channels from a trained network, check the result, measure it, and export it.
-
+HELP = """\
 [bold]Examples[/bold]
 
 Half of the channels, to ONNX; the architecture is identified:

@@ -8,8 +8,7 @@ from compress.cli.options import exploring, images, reading, running, writing
 from compress.cli.progress import progress_for
 from compress.cli.records import values
 
-HELP = """Remove 1, 2, 3 ... channels of one layer, physically, and measure each network.
-
+HELP = """\
 Channels leave in the order of their importance, the least important first. Where the layer's channels are its own, \
 they leave together with what reads them: a weight D x 3 x 3 x P becomes D x 3 x 3 x (P-K). Where they are added to a \
 residual stream, only the layer's own outputs leave: they add nothing any more, and the stream keeps its width. With \

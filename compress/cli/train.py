@@ -17,8 +17,7 @@ from compress.cli.progress import progress_for, speaks
 from compress.cli.records import values
 from compress.core.errors import UsageError
 
-HELP = """Train a network, plainly or with channels pulled towards zero, and write a checkpoint that can be cut.
-
+HELP = """\
 The best epoch is found on a part of the training images; accuracy is reported on the test images.
 
 [bold]Examples[/bold]

@@ -12,8 +12,7 @@ from compress.cli.options import images, reading, running, verifying, writing
 from compress.cli.progress import progress_for
 from compress.cli.records import values
 
-HELP = """Compare two files of any formats on the same inputs, each in its own runtime.
-
+HELP = """\
 Shows the largest error, how often both choose the same class and, with --data, the accuracy of both. The exit code is \
 0 where they agree and 2 where they do not.
 

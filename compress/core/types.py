@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from compress.core.choosing import Attention
 from compress.core.deploying import Precision
 from compress.core.errors import PlanError
 
@@ -121,21 +121,6 @@ class Group:
     def prunable(self) -> bool:
         """Whether channels of the group may leave."""
         return not self.pinned
-
-
-class Scope(StrEnum):
-    """Over what the channels are ranked."""
-
-    GLOBAL = "global"
-    LAYER = "layer"
-    ISOMORPHIC = "isomorphic"
-
-
-class Attention(StrEnum):
-    """What leaves in attention: whole heads, or the same position inside every head."""
-
-    HEADS = "heads"
-    DIMS = "dims"
 
 
 @dataclass(frozen=True, slots=True)

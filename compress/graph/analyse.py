@@ -14,7 +14,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
-from compress.core.types import Attention, Group
+from compress.core.choosing import Attention
+from compress.core.types import Group
 from compress.graph.couplings import Couplings, Layout, at_first, label_parameters, operands, varies
 from compress.graph.groups import find_groups
 from compress.graph.positions import pin_other_readers

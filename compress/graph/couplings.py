@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from compress.core.types import Attention
+from compress.core.choosing import Attention
 from compress.graph.trace import Op, Ref, Trace
 
 Block = tuple[tuple[int, ...], np.ndarray]

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from compress.checkpoint import load as read_checkpoint
-from compress.core.types import Attention, Plan, Scope
+from compress.core.choosing import Attention, Scope
+from compress.core.types import Plan
 from compress.graph.analyse import Analysis, analyse
 from compress.pipeline.inmemory import Result, cut_in_memory
 from compress.pipeline.opening import opened

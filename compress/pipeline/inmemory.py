@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from compress.core.choosing import Attention, Scope
 from compress.core.clock import Clock
 from compress.core.errors import UsageError
 from compress.core.progress import Silent
-from compress.core.types import Attention, Network, Plan, Scope
+from compress.core.types import Network, Plan
 from compress.evaluation.data import Data
 from compress.evaluation.judge import judge
 from compress.evaluation.stages import final

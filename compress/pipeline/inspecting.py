@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.checkpoint import load as read_checkpoint
-from compress.core.types import Attention
+from compress.core.choosing import Attention
 from compress.evaluation.calibration import calibration_set
 from compress.evaluation.judge import DataOptions, open_calibration
 from compress.evaluation.stages import CALIBRATION_INPUTS, evidence_of

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress.core.choosing import Attention, Scope
 from compress.core.deploying import Int8Method
-from compress.core.types import Attention, Scope
 from compress.recovery.training.recipe import Optimizer, Precision
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from compress.core.choosing import Scope
 from compress.core.deploying import Precision
-from compress.core.types import Accuracy, Costs, Exported, Scope, Search, Speedup, StageResult, Step, Verdict
+from compress.core.types import Accuracy, Costs, Exported, Search, Speedup, StageResult, Step, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

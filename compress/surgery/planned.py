@@ -11,10 +11,11 @@ from torch import nn
 
 from compress.budget import Limits, Problem, choose
 from compress.core.budgets import Budget
+from compress.core.choosing import Attention, Scope
 from compress.core.clock import Clock
 from compress.core.collector import uncollected
 from compress.core.errors import PlanError, UsageError
-from compress.core.types import Attention, Costs, Group, Plan, Scope
+from compress.core.types import Costs, Group, Plan
 from compress.graph.analyse import Analysis, analyse
 from compress.graph.costs import costs, macs, norm_scales
 from compress.graph.instep import in_step, pinned_at

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compress.core.types import Attention
+from compress.core.choosing import Attention
 
 Answer = dict[str, tuple[int, ...]]
 

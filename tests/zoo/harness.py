@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import compress.graph.rules  # noqa: F401 - the rules enter themselves into the table
-from compress.core.types import Attention, Plan
+from compress.core.choosing import Attention
+from compress.core.types import Plan
 from compress.graph.analyse import Analysis, analyse
 from compress.surgery.cut import dead_labels, plan_of
 from compress.surgery.module import cut_module

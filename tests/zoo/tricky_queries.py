@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.core.types import Attention
+from compress.core.choosing import Attention
 from tests.zoo.case import Case, case
 from tests.zoo.harness import Net
 from tests.zoo.tricky_tokens import TOKENS, _layers, _merge

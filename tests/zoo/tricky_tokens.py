@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.core.types import Attention
+from compress.core.choosing import Attention
 from tests.zoo.case import Case, case
 from tests.zoo.harness import Net
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from compress.core.types import Attention, Scope
+from compress.core.choosing import Attention, Scope
 
 PANEL = "What to cut"
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from compress.core.types import Attention
+from compress.core.choosing import Attention
 from compress.graph.couplings import Block, Couplings, operands, ordered
 from compress.graph.rules.table import arguments, rule, value, wrap
 from compress.graph.trace import Op

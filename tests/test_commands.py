@@ -1,0 +1,70 @@
+"""The program lists its commands without importing them, and imports the one that is asked for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from compress.cli import app
+from compress.cli.app import COMMANDS
+
+WIDE = {"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+LATER = {f"compress.cli.{name}" for name in [*COMMANDS, "options"]}
+LATER |= {"pydantic", "compress.core.types", "compress.core.budgets"}
+FILES = Path(__file__).parent.parent / "compress" / "cli"
+
+
+def _imported(*arguments: str) -> tuple[int, set[str]]:
+    """Run the program in a fresh interpreter; return its exit code, and which commands and libraries it imported."""
+    program = (
+        "import json, sys; from typer.testing import CliRunner; from compress.cli import app\n"
+        f"code = CliRunner().invoke(app, {arguments!r}).exit_code\n"
+        "print(json.dumps([code, list(sys.modules)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    code, modules = json.loads(done.stdout)
+    return code, {name.removeprefix("compress.cli.") for name in LATER & set(modules)}
+
+
+def test_the_table_names_the_commands_that_there_are() -> None:
+    """A file of the command line that has help is a command, and every command is such a file."""
+    files = {file.stem for file in FILES.glob("*.py") if "\nHELP = " in file.read_text(encoding="utf-8")}
+    assert files - {"app"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_says_first_what_the_list_says_of_it(name: str) -> None:
+    """One line is both: it stands in the list, and opens the command's own help, with examples below it."""
+    everything = CliRunner().invoke(app, ["--help"], env=WIDE).output
+    one = CliRunner().invoke(app, [name, "--help"], env=WIDE)
+    assert COMMANDS[name] in everything
+    assert one.exit_code == 0
+    assert one.output.index(f"Usage: compress {name} ") < one.output.index(COMMANDS[name])
+    assert one.output.index(COMMANDS[name]) < one.output.index(f"compress {name} ", one.output.index("Examples"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "imported"),
+    [
+        (["--help"], 0, set()),
+        (["--version"], 0, set()),
+        (["slmi"], 2, set()),
+        (["flops", "--help"], 0, {"flops", "options"}),
+        (["slim", "--help"], 0, {"slim", "options"}),
+    ],
+)
+def test_only_what_is_asked_for_is_imported(arguments: list[str], code: int, imported: set[str]) -> None:
+    """Help waits for no other command, no record that only a run fills, and not for what checks values."""
+    assert _imported(*arguments) == (code, imported)
+
+
+def test_a_mistyped_command_is_suggested() -> None:
+    """The suggestion comes from the list, and the exit code is that of a mistake."""
+    result = CliRunner().invoke(app, ["slmi"], env=WIDE)
+    assert result.exit_code == 2
+    assert "No such command 'slmi'. Did you mean 'slim'?" in result.output
