@@ -174,8 +174,6 @@ def draw_scales(layers: dict[str, list[list[float]]], path: Path) -> None:
         axes.axvline(limit, color="black", linewidth=1, linestyle="--")
         axes.set_title(f"s = {penalty}: 70 % of the scales are below {limit:.3g}", loc="left", fontsize=10)
         axes.set_ylabel("channels", fontsize=9)
-        axes.set_yticks([1, 10, 100], ["1", "10", "100"])
-        axes.minorticks_off()
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     places[-1].set_xlabel("|gamma| of every BatchNorm layer after training")

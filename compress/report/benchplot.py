@@ -18,6 +18,8 @@ def draw_bench(report: BenchReport, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from compress.report.plots import take_dollars_literally
+
     panels: dict[str, list[Standing]] = {}
     for standing in report.standings:
         title = f"{standing.backend}, {standing.device}, batch {standing.batch}, {standing.threads} threads"
@@ -32,6 +34,7 @@ def draw_bench(report: BenchReport, path: Path) -> None:
     if known:
         _scatter(axes[-1], known)
     figure.suptitle(str(report.machine.get("cpu", "")), fontsize=9)
+    take_dollars_literally(figure)
     figure.savefig(path, format=path.suffix.lower().lstrip("."))
 
 

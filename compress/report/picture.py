@@ -9,10 +9,10 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
 
 from compress.report.coupling import FREE, STAYS
 from compress.report.inspection import GroupFacts, Inspection, LayerFacts
+from compress.report.plots import take_dollars_literally
 
 CELL = 0.2  # inches a row and a column
 FONT = 7.0  # points; a line of text fits into a cell
@@ -74,8 +74,7 @@ def figure(facts: Inspection) -> Figure:
     for label, colour in zip(axes.get_xticklabels(), colours, strict=True):
         label.set_color(colour)
     _title(made, facts, width, height)
-    for text in made.findobj(Text):
-        text.set_parse_math(False)  # names of modules may hold dollars
+    take_dollars_literally(made)
     return made
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter
 
 from compress.core.files import written_whole
 
@@ -21,12 +22,23 @@ MAP = "RdYlGn"
 
 def save(figure: Figure, path: Path) -> None:
     """Write the figure whole or not at all; equal figures give equal files, and names may hold dollars."""
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
+    take_dollars_literally(figure)
     kind = path.suffix.removeprefix(".").lower()
     with rc_context({"svg.hashsalt": "compress", "svg.fonttype": "path"}), written_whole(path) as temporary:
         metadata = {"Date": None} if kind == "svg" else None
         figure.savefig(temporary, format=kind, dpi=150, metadata=metadata, bbox_inches="tight")
+
+
+def take_dollars_literally(figure: Figure) -> None:
+    """Show every text as it stands, since the names of layers and files may hold dollars, which are no formulas there.
+
+    The powers that matplotlib itself writes beside a logarithmic axis stay formulas.
+    """
+    every = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    powers = [axis for axis in every if isinstance(axis.get_major_formatter(), LogFormatter)]
+    formulas = {text for axis in powers for text in axis.get_ticklabels(which="both")}
+    for text in set(figure.findobj(Text)) - formulas:
+        text.set_parse_math(False)
 
 
 def curves(
