@@ -78,6 +78,54 @@ def test_a_small_network_learns_digits() -> None:
     assert again == done.best
 
 
+def test_channels_last_trains_to_the_same_network() -> None:
+    """The weights after a training are the same up to rounding, and their layout is what it was."""
+    samples, held = digits()
+    recipe = replace(EXACT, epochs=1, ema=0.0, lr=0.01)
+    first, last, new = net(), net(), net()
+    layouts: list[bool] = []
+    last[4].register_forward_hook(
+        lambda _m, _x, y: layouts.append(y.is_contiguous(memory_format=torch.channels_last) and not y.is_contiguous())
+    )
+    finetune(first, samples, held, recipe, ALONE, Silent())
+    finetune(last, samples, held, replace(recipe, channels_last=True), ALONE, Silent())
+    assert all(layouts[2:])  # the first two look whether the labels fit
+    assert len(layouts) > 12
+
+    def apart(one: nn.Module, two: nn.Module) -> float:
+        """The largest difference of any weight."""
+        return max(float((a - b).detach().abs().max()) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+    assert apart(first, last) < 1e-6
+    assert apart(last, new) > 0.01
+    assert all(p.is_contiguous() for p in last.parameters())
+
+
+def test_code_that_cannot_have_its_channels_last_is_refused() -> None:
+    """A network that views a map as a row says so before a step is taken, and keeps its weights and their layout."""
+
+    class Viewing(nn.Module):
+        """Its map is viewed, not flattened."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(256, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            """Return the logits."""
+            logits: Tensor = self.head(self.conv(x).view(len(x), -1))
+            return logits
+
+    module, (samples, held) = Viewing(), digits()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with pytest.raises(UsageError, match="does not run with its channels last") as refused:
+        finetune(module, samples, held, replace(EXACT, channels_last=True), ALONE, Silent())
+    assert "--channels-last" in str(refused.value.fix)
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+    assert module.conv.weight.is_contiguous()
+    finetune(module, samples, held, replace(EXACT, epochs=1), ALONE, Silent())
+
+
 class Kill(Exception):  # noqa: N818 - it stands for a signal
     """The process dies here."""
 
@@ -104,6 +152,7 @@ def test_a_killed_training_goes_on_to_the_same_numbers(tmp_path: Path, optimizer
     """Killed at any step and resumed, the weights are bit for bit those of a training that was left alone."""
     samples, held = digits()
     recipe = replace(EXACT, optimizer=optimizer, lr=0.05 if optimizer is Optimizer.SGD else 0.003, clip=1.0)
+    recipe = replace(recipe, channels_last=killed_at == 17)
 
     def run(module: nn.Module, loss: Callable[..., Tensor], keep: Keep | None) -> Trained:
         judge = Judge(held.inputs, marks_by(held.labels))  # type: ignore[arg-type]

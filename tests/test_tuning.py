@@ -104,6 +104,23 @@ def test_reported_images_are_left_out() -> None:
     assert "5 of its images" in learning.notes[0]
 
 
+def test_what_was_held_out_is_held_out_again() -> None:
+    """Leaving images out moves none between the two parts, so that none that was learned from judges afterwards."""
+    x = torch.rand(200, 3)
+    whole = divided(x, None, EXACT, "these")
+    left = divided(x, None, EXACT, "these", reported=[x[20:60], x[199:]])
+    assert whole.held is not None
+    assert left.held is not None
+    first, later = (
+        {row.tobytes() for row in next(part.held.inputs.batches([torch.arange(len(part.held))])).numpy()}  # type: ignore[union-attr,arg-type]
+        for part in (whole, left)
+    )
+    assert later < first
+    assert (len(whole.held), len(left.samples) + len(left.held)) == (20, 159)
+    few = divided(x, None, EXACT, "these", reported=[next(whole.held.inputs.batches([torch.arange(20)]))])
+    assert (len(few.samples), len(few.held or ())) == (162, 18)  # nothing of it is left: what stays is divided
+
+
 def test_python_takes_images_to_train_on(taught: nn.Module) -> None:
     """`slim(finetune=, train=(x, y))` gains accuracy, reports loss and seconds, and spares the model."""
     samples, held = digits()

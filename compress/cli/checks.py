@@ -163,7 +163,7 @@ def outputs(out: Sequence[Path], others: Iterable[Path | None], inputs: Iterable
 def training(given: Mapping[str, Any]) -> None:
     """Refuse options of a training where none is asked for, and rates that cannot be meant."""
     names = {"train": "--train", "lr": "--lr", "batch_size": "--batch-size", "optimizer": "--optimizer"}
-    flags = {"distill_features": "--distill-features", "resume": "--resume"}
+    flags = {"distill_features": "--distill-features", "channels_last": "--channels-last", "resume": "--resume"}
     said = [option for name, option in (names | flags).items() if given[name] not in {None, False}]
     if said and not given["finetune"] and not given["distill"]:
         raise UsageError(f"{said[0]} is about a training, and none is asked for", fix="add --finetune 3 or --distill 3")

@@ -71,12 +71,27 @@ def divided(
             f"every image of {source} is one that figures are reported on: nothing is left to learn from",
             fix="give other images with --train, best the training part",
         )
-    numbers, held = (fresh[part] for part in parted(len(fresh), recipe.held_out, HELD_OUT_MOST, recipe.seed))
+    numbers, held = _divided(len(inputs), fresh, recipe)
     parts = [
         Samples(InMemory(inputs[part]), None if labels is None else labels[part], fill) for part in (numbers, held)
     ]
     notes = (f"{gone} of its images are reported on and were not learned from",) if gone else ()
     return Learning(samples=parts[0], held=parts[1] if len(held) else None, source=source, notes=notes)
+
+
+def _divided(count: int, fresh: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Return which of the `fresh` of so many inputs are learned from, and which are held out.
+
+    All are divided first: what a training of the same images held out is held out again, whatever is left out besides,
+    so that no image decides which its network has learned from. Where too few are left of those, the fresh are divided.
+    """
+    allowed = torch.zeros(count, dtype=torch.bool)
+    allowed[fresh] = True
+    parts = [part[allowed[part]] for part in parted(count, recipe.held_out, HELD_OUT_MOST, recipe.seed)]
+    wanted = min(int(len(fresh) * recipe.held_out), HELD_OUT_MOST)
+    if 2 * len(parts[1]) < wanted or not len(parts[0]):
+        parts = [fresh[part] for part in parted(len(fresh), recipe.held_out, HELD_OUT_MOST, recipe.seed)]
+    return parts[0], parts[1]
 
 
 def unseen(inputs: Tensor, others: Iterable[Tensor]) -> Tensor:

@@ -36,6 +36,7 @@ class TuneOptions:
     batch_size: int | None = None
     optimizer: Optimizer | None = None
     precision: Precision = Precision.AUTO
+    channels_last: bool = False
     seed: int = 0
 
     @property
@@ -53,7 +54,7 @@ class TuneOptions:
         if lr is None and self.optimizer in (Optimizer.ADAM, Optimizer.ADAMW):
             lr = 1e-3  # the recipe's rate is one for SGD
         given = {"lr": lr, "batch_size": self.batch_size, "optimizer": self.optimizer, "precision": self.precision}
-        return base.with_values(epochs=epochs, seed=self.seed, **given)
+        return base.with_values(epochs=epochs, seed=self.seed, channels_last=self.channels_last, **given)
 
 
 def tune(

@@ -31,6 +31,7 @@ def slim(
     finetune: int = 0, distill: int = 0, distill_features: bool = False,
     train: Tensor | tuple[Tensor, Tensor] | None = None, lr: float | None = None, batch_size: int | None = None,
     optimizer: Optimizer | str | None = None, precision: Precision | str = Precision.AUTO,
+    channels_last: bool = False,
     batch: int = 1, seed: int = 0, verify: bool = True,
 ) -> Result:  # fmt: skip
     """Remove channels from `model` and return the smaller network; `model` itself is left untouched.

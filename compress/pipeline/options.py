@@ -68,6 +68,7 @@ class SlimOptions(Reading):
     batch_size: int | None = None
     optimizer: Optimizer | None = None
     precision: Precision = Precision.AUTO
+    channels_last: bool = False
     resume: bool = False
     checkpoint_every: int = 500
     device: str | None = None

@@ -33,6 +33,7 @@ def tune_options(options: SlimOptions) -> TuneOptions:
         batch_size=options.batch_size,
         optimizer=options.optimizer,
         precision=options.precision,
+        channels_last=options.channels_last,
         seed=options.seed,
     )
     asked.recipes()

@@ -49,7 +49,7 @@ def distill(
     Both networks see the same changed images; the original is left as it was. Raises as `training.loop.train` does.
     """
     with ExitStack() as stack:
-        stack.enter_context(left_as_it_was(original, team))
+        stack.enter_context(left_as_it_was(original, team, channels_last=recipe.channels_last))
         set_mode(original, train=False)
         theirs = stack.enter_context(watching(original, features))
         ours = stack.enter_context(watching(module, features))

@@ -128,6 +128,14 @@ class Training:
             rich_help_panel=PANEL,
         ),
     ] = None
+    channels_last: Annotated[
+        bool | None,
+        typer.Option(
+            "--channels-last/--channels-first",
+            help="Store maps with the channels innermost: the same training up to rounding, on CPUs often faster.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
     patience: Annotated[
         int | None,
         typer.Option(

@@ -114,3 +114,11 @@ class Tuning:
             rich_help_panel=PANEL,
         ),
     ] = Precision.AUTO
+    channels_last: Annotated[
+        bool,
+        typer.Option(
+            "--channels-last",
+            help="Store maps with the channels innermost: the same training up to rounding, on CPUs often faster.",
+            rich_help_panel=PANEL,
+        ),
+    ] = False

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from compress.core.errors import TrainingError, UsageError
 from compress.core.progress import Advance, Progress
-from compress.graph.trace import set_mode
+from compress.graph.trace import quiet_module, set_mode
 from compress.recovery.training.augment import changed, drawn
 from compress.recovery.training.average import follow, started
 from compress.recovery.training.interrupts import Asked, deferred
 from compress.recovery.training.judging import Judge, Score
-from compress.recovery.training.lent import left_as_it_was, lent
+from compress.recovery.training.lent import laid, left_as_it_was, lent
 from compress.recovery.training.optimizers import optimizer_for
 from compress.recovery.training.precision import resolved
 from compress.recovery.training.recipe import Recipe
@@ -96,8 +96,10 @@ def train(
     total = recipe.epochs * each
     fits = fingerprint(recipe, task.module, len(task.samples), task.name)
     with ExitStack() as stack:
-        stack.enter_context(left_as_it_was(task.module, team))
+        stack.enter_context(left_as_it_was(task.module, team, channels_last=recipe.channels_last))
         stack.enter_context(synchronised(task.module, team))
+        if recipe.channels_last:
+            _require_that_it_runs(task, team)
         run = _begun(task, recipe, team, fits, keep)
         dtype = resolved(recipe.precision, team.device)
         loop = _Loop(task, recipe, team, run, dtype, each, size, fits, keep)
@@ -191,6 +193,8 @@ class _Loop:
             group["lr"] = lr
         shifts = drawn(self.size, recipe.pad, recipe.flip, recipe.seed, run.step).part(team.share(self.size))
         x = changed(inputs.to(team.device), shifts, recipe.pad, task.samples.fill)
+        if recipe.channels_last and x.ndim == 4:
+            x = laid(x, torch.channels_last)
         labels = None if task.samples.labels is None else task.samples.labels[numbers].to(team.device)
         with torch.autocast(team.device.type, self.dtype, enabled=self.dtype != torch.float32):
             loss = task.loss(task.module, x, labels)
@@ -245,6 +249,21 @@ class _Loop:
         if self.keep is None:
             raise KeyboardInterrupt(f"at {at}; nothing was saved")
         raise KeyboardInterrupt(f"at {at}; its state is in {self.keep.path}, --resume goes on from there")
+
+
+def _require_that_it_runs(task: Task, team: Team) -> None:
+    """Raise UsageError where the network's code does not take maps with the channels innermost (`view` of a map)."""
+    some = next(task.samples.inputs.batches([torch.arange(2)])).to(team.device)
+    some = laid(some, torch.channels_last) if some.ndim == 4 else some
+    set_mode(task.module, train=False)
+    try:
+        with torch.no_grad(), quiet_module(task.module):
+            task.module(some)
+    except RuntimeError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"the network does not run with its channels last: {reason}", fix="leave --channels-last out"
+        ) from error
 
 
 def _begun(task: Task, recipe: Recipe, team: Team, fits: dict[str, Any], keep: Keep | None) -> Run:

@@ -54,14 +54,14 @@ class Regularizer(StrEnum):
 class Recipe:
     """Everything that decides what the weights become, besides the images and the first weights.
 
-    `batch_size` counts the images of one step over all processes. `warmup` is a fraction of
-    the training, `tail` epochs, `decay` falls on
-    matrices and kernels only. `smoothing` is label smoothing's epsilon, `ema` the weight of the past in the running
-    average of the weights (0: none). `pad` is how many pixels an image is padded by before it is cropped at a random
-    place, `flip` mirrors every other one. `sparsity` is s of the penalty that `regularizer` names (0: none), `shifts`
-    pulls the BatchNorm shifts too; `scale` is what BatchNorm scales start from (None: as they are). `clip` bounds the
-    norm of the gradient (0: not). `patience` epochs without a better one end the training (0: never). `held_out` is the
-    fraction of the training images on which the best epoch is found, at most `HELD_OUT_MOST` of them.
+    `batch_size` counts the images of one step over all processes. `warmup` is a fraction of the training, `tail`
+    epochs, `decay` falls on matrices and kernels only. `smoothing` is label smoothing's epsilon, `ema` the weight of
+    the past in the running average of the weights (0: none). `pad` is how many pixels an image is padded by before it
+    is cropped at a random place, `flip` mirrors every other one. `channels_last` stores kernels and maps with the
+    channels innermost, which changes speed and rounding only. `sparsity` is s of the penalty that `regularizer` names
+    (0: none), `shifts` pulls the BatchNorm shifts too; `scale` is what BatchNorm scales start from (None: as they are).
+    `clip` bounds the norm of the gradient (0: not). `patience` epochs without a better one end the training (0: never).
+    `held_out` is the fraction of the training images on which the best epoch is found, at most `HELD_OUT_MOST` of them.
 
     >>> Recipe(epochs=3).with_values(lr=0.05, epochs=None)
     Recipe(epochs=3, batch_size=128, lr=0.05, ...)
@@ -86,6 +86,7 @@ class Recipe:
     shifts: bool = False
     scale: float | None = None
     precision: Precision = Precision.AUTO
+    channels_last: bool = False
     patience: int = 0
     held_out: float = 0.1
     seed: int = 0
