@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from compress.evaluation.metrics import logits_of
 from compress.evaluation.resumed import Bench
 from compress.graph.narrow import Narrow, narrow, narrowed, supported
 from compress.graph.prefix import Held
+
+R = TypeVar("R")
 
 _ALIKE = 8  # variants that follow each other hesitate over the same images, and run again on all of them
 _TURN = 0.618  # the golden section: checks fall on variants far from the ones before
@@ -56,8 +58,8 @@ class Precision:
     `loss` is the largest difference in the mean loss of a chunk, in nats.
     """
 
-    narrow: bool
-    reason: str
+    narrow: bool = False
+    reason: str = ""
     answers: int = 0
     again: int = 0
     bound: float = 0.0
@@ -82,18 +84,9 @@ def together(found: Sequence[Precision]) -> Precision:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Outputs of the original and of the variants for a chunk; `doubt` (variants, images) are to be computed again."""
-
-    first: Any
-    outs: list[Any]
-    doubt: Tensor | None = None
-
-
-@dataclass(slots=True)
-class Arithmetic:
-    """Gives the outputs of a bench's variants for images, `asked` in all; with no policy in float32.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A bench's variants for images, `asked` in all; with no policy in float32.
 
     The networks run on `size` images at a time; `source` names the images in errors.
     """
@@ -103,149 +96,166 @@ class Arithmetic:
     size: int
     source: str
     policy: Policy | None = None
-    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the next images are computed, by `compute` or in float32, and what was `found` in `chunks` chunks so far."""
+
+    found: Precision = Precision()
     compute: Narrow | None = None
     chunks: int = 0
-    bound: float = 0.0
-    largest: float = 0.0
-    loss: float = 0.0
-    answers: int = 0
-    again: int = 0
-    checked: int = 0
-    differing: int = 0
 
-    @property
-    def found(self) -> Precision:
-        """What was done so far."""
-        return Precision(
-            narrow=self.compute is not None,
-            reason=self.reason,
-            answers=self.answers,
-            again=self.again,
-            bound=self.bound,
-            largest=self.largest,
-            checked=self.checked,
-            differing=self.differing,
-            loss=self.loss,
-        )
+    def after(self, step: Precision) -> Way:
+        """Add what a step found."""
+        return replace(self, found=together([self.found, step]))
 
-    def outputs(self, x: Tensor, labels: Tensor | None, tick: Callable[[int], None]) -> list[Any]:
-        """Outputs of the original and of every variant for images x.
 
-        `tick` is called after each network with the number of images it saw. Raises NarrowError, and DataError where
-        the original gives no logits for the images.
-        """
-        targets = [None] * len(x) if labels is None else labels.split(self.size)
-        parts = [self._part(y, t, tick) for y, t in zip(x.split(self.size), targets, strict=False)]
-        if parts[0].doubt is None:
-            return [parts[0].first, *parts[0].outs]
-        outs = [torch.cat(found) for found in zip(*(part.outs for part in parts), strict=True)]
-        self._repeat(x, outs, torch.cat([part.doubt for part in parts if part.doubt is not None], 1))
-        return [torch.cat([part.first for part in parts]), *outs]
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Images with their labels, and what the original came to on them where the variants part from it."""
 
-    def _part(self, x: Tensor, labels: Tensor | None, tick: Callable[[int], None]) -> _Part:
-        first, held = self.bench.original(x)
-        tick(len(x))
-        classes = logits_of(first, labels, len(x), self.source).shape[1]
-        known = self._tried(x, labels, held) if self.policy is not None and not self.chunks and classes > 1 else {}
-        self.chunks += 1
-        if self.compute is not None:
-            outs, doubt = self._narrowly(x, labels, held, known, tick)
-            return _Part(first, outs, doubt)
-        outs = []
-        for number in range(len(self.bench.variants)):
-            outs.append(known[number] if number in known else self.bench.variant(number, x, held))
+    x: Tensor
+    labels: Tensor | None
+    held: Mapping[int, Held]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Outputs of the original and of the variants for a chunk; `doubt` (variants, images) are to be computed again."""
+
+    first: Any
+    outs: list[Any]
+    doubt: Tensor | None = None
+
+
+def outputs(
+    work: Work, x: Tensor, labels: Tensor | None, way: Way, tick: Callable[[int], None]
+) -> tuple[list[Any], Way]:
+    """Return the outputs of the original and of every variant for images x, and the way for the next ones.
+
+    `tick` is called after each network with the number of images it saw. Raises NarrowError, and DataError where
+    the original gives no logits for the images.
+    """
+    targets = [None] * len(x) if labels is None else labels.split(work.size)
+    parts: list[_Part] = []
+    for y, t in zip(x.split(work.size), targets, strict=False):
+        part, way = _part(work, y, t, way, tick)
+        parts.append(part)
+    doubts = [part.doubt for part in parts if part.doubt is not None]
+    if not doubts:
+        return [parts[0].first, *parts[0].outs], way
+    outs = [torch.cat(found) for found in zip(*(part.outs for part in parts), strict=True)]
+    again = _repeat(work, x, outs, torch.cat(doubts, 1))
+    return [torch.cat([part.first for part in parts]), *outs], way.after(Precision(again=again))
+
+
+def _part(work: Work, x: Tensor, labels: Tensor | None, way: Way, tick: Callable[[int], None]) -> tuple[_Part, Way]:
+    """Run everything on one chunk; on the first, decide how."""
+    bench = work.bench
+    first, held = bench.original(x)
+    tick(len(x))
+    classes = logits_of(first, labels, len(x), work.source).shape[1]
+    chunk, known = _Chunk(x, labels, held), dict[int, Tensor]()
+    if work.policy is not None and not way.chunks and classes > 1:
+        way, known = _tried(work, work.policy, chunk)
+    way = replace(way, chunks=way.chunks + 1)
+    outs: list[Any] = []
+    if way.compute is None:
+        for number in range(len(bench.variants)):
+            outs.append(known[number] if number in known else bench.variant(number, x, held))
             tick(len(x))
-        return _Part(first, outs)
+        return _Part(first, outs), way
+    try:
+        for out in _briefly(bench, range(len(bench.variants)), chunk, way.compute):
+            outs.append(out)
+            tick(len(x))
+    except (RuntimeError, TypeError) as error:
+        raise NarrowError(_told(error)) from error
+    if not known:
+        way, known = _checked(bench, chunk, outs, way)
+    doubt = torch.stack([_doubtful(out, way.found.bound) for out in outs])
+    for number, out in known.items():
+        outs[number], doubt[number] = out, False
+    return _Part(first, outs, doubt), way.after(Precision(answers=doubt.numel()))
 
-    def _tried(self, x: Tensor, labels: Tensor | None, held: Mapping[int, Held]) -> dict[int, Tensor]:
-        """Decide by running some variants in both ways; return what they give in float32."""
-        assert self.policy is not None
-        bench, count = self.bench, len(self.bench.variants)
-        numbers = sorted({i * (count - 1) // max(self.policy.tried - 1, 1) for i in range(self.policy.tried)})
-        known: dict[int, Tensor] = {}
-        start = time.perf_counter()
-        known[0] = bench.variant(0, x, held)
-        if (time.perf_counter() - start) * count * self.asked / len(x) < self.policy.worth:
-            self.reason = "too little work to try bfloat16"
-            return known
-        if not supported():
-            self.reason = "this processor has no bfloat16"
-            return known
-        start = time.perf_counter()
-        known |= {n: bench.variant(n, x, held) for n in numbers}
-        wide = time.perf_counter() - start
-        compute = Narrow()
-        try:
-            bench.brief(0, narrow(x), narrowed(held), compute)
-            start = time.perf_counter()
-            begun = narrowed(held)
-            outs = {n: bench.brief(n, narrow(x), begun, compute) for n in numbers}
-            share = (time.perf_counter() - start) / wide
-        except (RuntimeError, TypeError) as error:
-            self.reason = _told(error)
-            return known
-        self.largest = max(_difference(known[n], out) for n, out in outs.items())
-        self.bound = self.policy.safety * self.largest
-        for n, out in outs.items():
-            self._compare(known[n], out, labels)
-        doubtful = torch.stack([_doubtful(out, self.bound) for out in outs.values()]).any(0)
-        expected = share + float(doubtful.double().mean())
-        self.reason = f"bfloat16 takes {share:.2f} of float32's time, with what runs again {expected:.2f}"
-        if expected <= self.policy.gain:
-            self.compute = compute
-        return known
 
-    def _narrowly(
-        self,
-        x: Tensor,
-        labels: Tensor | None,
-        held: Mapping[int, Held],
-        known: Mapping[int, Tensor],
-        tick: Callable[[int], None],
-    ) -> tuple[list[Tensor], Tensor]:
-        """Outputs in bfloat16, in float32 for `known` variants and one more, and which are in doubt (variants, N)."""
-        assert self.compute is not None
-        begun, y, outs = narrowed(held), narrow(x), []
-        try:
-            for number in range(len(self.bench.variants)):
-                outs.append(self.bench.brief(number, y, begun, self.compute))
-                tick(len(x))
-        except (RuntimeError, TypeError) as error:
-            raise NarrowError(_told(error)) from error
-        if not known:
-            number = int(self.chunks * _TURN * len(outs)) % len(outs)
-            known = {number: self.bench.variant(number, x, held)}
-            self.largest = max(self.largest, _difference(known[number], outs[number]))
-            if not self.largest <= self.bound:
-                off = f"{100 * self.largest:.2g} % of their spread, beyond {100 * self.bound:.2g} %"
-                raise NarrowError(f"a check found outputs in bfloat16 off by {off}")
-            self._compare(known[number], outs[number], labels)
-        doubt = torch.stack([_doubtful(out, self.bound) for out in outs])
-        self.answers += doubt.numel()
-        for number, out in known.items():
-            outs[number], doubt[number] = out, False
-        return outs, doubt
+def _tried(work: Work, policy: Policy, chunk: _Chunk) -> tuple[Way, dict[int, Tensor]]:
+    """Decide by running some variants in both ways; return how to go on, and what they give in float32."""
+    bench, count = work.bench, len(work.bench.variants)
+    numbers = sorted({i * (count - 1) // max(policy.tried - 1, 1) for i in range(policy.tried)})
+    seconds, known = _timed(lambda: {0: bench.variant(0, chunk.x, chunk.held)})
+    if seconds * count * work.asked / len(chunk.x) < policy.worth:
+        return Way(Precision(reason="too little work to try bfloat16")), known
+    if not supported():
+        return Way(Precision(reason="this processor has no bfloat16")), known
+    wide, known = _timed(lambda: {n: bench.variant(n, chunk.x, chunk.held) for n in numbers})
+    compute = Narrow()
+    try:
+        list(_briefly(bench, [0], chunk, compute))  # casts the parameters, once for all chunks
+        seconds, outs = _timed(lambda: list(_briefly(bench, numbers, chunk, compute)))
+    except (RuntimeError, TypeError) as error:
+        return Way(Precision(reason=_told(error))), known
+    pairs = [(known[n], out) for n, out in zip(numbers, outs, strict=True)]
+    largest = max(_difference(*pair) for pair in pairs)
+    bound = policy.safety * largest
+    doubtful = torch.stack([_doubtful(out, bound) for out in outs]).any(0)
+    share = seconds / wide
+    expected = share + float(doubtful.double().mean())
+    found = replace(
+        together([_compared(*pair, bound, chunk.labels) for pair in pairs]),
+        narrow=expected <= policy.gain,
+        reason=f"bfloat16 takes {share:.2f} of float32's time, with what runs again {expected:.2f}",
+        bound=bound,
+        largest=largest,
+    )
+    return Way(found, compute if found.narrow else None), known
 
-    def _repeat(self, x: Tensor, outs: Sequence[Tensor], doubt: Tensor) -> None:
-        """Put outputs in float32 in place of those in doubt (variants, N)."""
-        for begin in range(0, len(outs), _ALIKE):
-            mine = doubt[begin : begin + _ALIKE]
-            for rows in mine.any(0).nonzero()[:, 0].split(self.size):
-                chosen = rows.expand(2) if len(rows) == 1 else rows  # code may treat a single image in another way
-                _, held = self.bench.original(x[chosen], timed=False)
-                for number in (begin + mine[:, rows].any(1).nonzero()[:, 0]).tolist():
-                    outs[number][rows] = self.bench.variant(number, x[chosen], held)[: len(rows)]
-                    self.again += len(rows)
 
-    def _compare(self, wide: Tensor, out: Tensor, labels: Tensor | None) -> None:
-        """Note how outputs (N, classes) in bfloat16, `out`, compare with those in float32."""
-        sure = ~_doubtful(out, self.bound)
-        self.checked += len(out)
-        self.differing += int((sure & (out.argmax(1) != wide.argmax(1))).sum())
-        if labels is not None:
-            ours, theirs = (F.cross_entropy(y.double(), labels) for y in (out, wide))
-            self.loss = max(self.loss, abs(float(ours - theirs)))
+def _timed(run: Callable[[], R]) -> tuple[float, R]:
+    start = time.perf_counter()
+    found = run()
+    return time.perf_counter() - start, found
+
+
+def _briefly(bench: Bench, numbers: Iterable[int], chunk: _Chunk, compute: Narrow) -> Iterator[Tensor]:
+    """Outputs of variants in bfloat16, as float32."""
+    begun, x = narrowed(chunk.held), narrow(chunk.x)
+    for number in numbers:
+        yield bench.brief(number, x, begun, compute)
+
+
+def _checked(bench: Bench, chunk: _Chunk, outs: Sequence[Tensor], way: Way) -> tuple[Way, dict[int, Tensor]]:
+    """Run one variant in float32 as well, and return what it gives; NarrowError where bfloat16 is off by too much."""
+    number = int(way.chunks * _TURN * len(outs)) % len(outs)
+    wide, bound = bench.variant(number, chunk.x, chunk.held), way.found.bound
+    largest = max(way.found.largest, _difference(wide, outs[number]))
+    if not largest <= bound:
+        off = f"{100 * largest:.2g} % of their spread, beyond {100 * bound:.2g} %"
+        raise NarrowError(f"a check found outputs in bfloat16 off by {off}")
+    return way.after(replace(_compared(wide, outs[number], bound, chunk.labels), largest=largest)), {number: wide}
+
+
+def _repeat(work: Work, x: Tensor, outs: Sequence[Tensor], doubt: Tensor) -> int:
+    """Put outputs in float32 in place of those in doubt (variants, N); return how many were computed."""
+    again = 0
+    for begin in range(0, len(outs), _ALIKE):
+        mine = doubt[begin : begin + _ALIKE]
+        for rows in mine.any(0).nonzero()[:, 0].split(work.size):
+            chosen = rows.expand(2) if len(rows) == 1 else rows  # code may treat a single image in another way
+            _, held = work.bench.original(x[chosen], timed=False)
+            for number in (begin + mine[:, rows].any(1).nonzero()[:, 0]).tolist():
+                outs[number][rows] = work.bench.variant(number, x[chosen], held)[: len(rows)]
+                again += len(rows)
+    return again
+
+
+def _compared(wide: Tensor, out: Tensor, bound: float, labels: Tensor | None) -> Precision:
+    """How outputs (N, classes) in bfloat16, `out`, compare with those in float32."""
+    differing = ~_doubtful(out, bound) & (out.argmax(1) != wide.argmax(1))
+    losses = [] if labels is None else [float(F.cross_entropy(y.double(), labels)) for y in (out, wide)]
+    loss = max(losses, default=0.0) - min(losses, default=0.0)
+    return Precision(checked=len(out), differing=int(differing.sum()), loss=loss)
 
 
 def _doubtful(out: Tensor, bound: float) -> Tensor:

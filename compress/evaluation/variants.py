@@ -8,8 +8,9 @@ same, randomly chosen, images.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, Subset
 from compress.core.progress import Progress
 from compress.evaluation.data import Data
 from compress.evaluation.metrics import logits_of
-from compress.evaluation.precision import Arithmetic, NarrowError, Policy, Precision
+from compress.evaluation.precision import NarrowError, Policy, Precision, Way, Work, outputs
 from compress.evaluation.resumed import Bench, Variant
 from compress.graph.prefix import recorded
 from compress.graph.trace import Trace
@@ -117,35 +118,40 @@ def measure(
     if fixed is not None:
         order = order[: len(order) // fixed * fixed]
     run = run or recorded(module, (torch.stack([data.dataset[i][0] for i in order[: fixed or 2]]),))
-    allowed = policy if fixed is None else None
-    makes = Arithmetic(Bench(module, run, variants), len(order), fixed or CHUNK, data.name, allowed)
+    work = Work(
+        bench=Bench(module, run, variants),
+        asked=len(order),
+        size=fixed or CHUNK,
+        source=data.name,
+        policy=policy if fixed is None else None,
+    )
     try:
-        sums, seen, complete = _through(makes, data, order, fixed, told, name)
+        sums, found, complete = _through(work, data, order, Way(), told, name)
     except NarrowError as error:
-        makes = Arithmetic(Bench(module, run, variants), len(order), CHUNK, data.name, reason=str(error))
-        sums, seen, complete = _through(makes, data, order, fixed, told, name)
+        work = replace(work, bench=Bench(module, run, variants), policy=None)
+        sums, found, complete = _through(work, data, order, Way(Precision(reason=str(error))), told, name)
     tallies = [s.tally(labelled=data.labelled) for s in sums]
-    bench = makes.bench
+    bench = work.bench
     return Measured(
         original=tallies[0],
         variants=tuple(tallies[1:]),
-        images=seen,
+        images=tallies[0].images,
         asked=len(order),
         complete=complete,
         costing=Costing(
             full=bench.full, total=time.perf_counter() - start, computed=bench.computed, skipped=bench.skipped
         ),
-        precision=makes.found,
+        precision=found,
         notes=_notes(bench),
     )
 
 
 def _through(
-    makes: Arithmetic, data: Data, order: Sequence[int], fixed: int | None, told: Progress, name: str
-) -> tuple[list[_Sums], int, bool]:
-    """Go through the images; return the sums of the original and all variants, how many images, and whether all."""
-    sums = [_Sums() for _ in range(len(makes.bench.variants) + 1)]
-    seen, done, steps = 0, 0, len(order) * len(sums)
+    work: Work, data: Data, order: Sequence[int], way: Way, told: Progress, name: str
+) -> tuple[list[_Sums], Precision, bool]:
+    """Go through the images; return the sums of the original and all variants, how they were computed, and if all."""
+    sums = [_Sums() for _ in range(len(work.bench.variants) + 1)]
+    done, steps = 0, len(order) * len(sums)
     with told.stage(name, steps) as advance:
 
         def tick(count: int) -> None:
@@ -154,32 +160,35 @@ def _through(
             advance(done, steps)
 
         try:
-            for images, labels in _chunks(makes, data, order, fixed):
-                targets = labels if data.labelled else None
+            for outs, labels, later in _chunks(work, data, order, way, tick):
                 chunk = [_Sums() for _ in sums]
                 answers: Tensor | None = None
-                for one, out in zip(chunk, makes.outputs(images, targets, tick), strict=True):
-                    logits = logits_of(out, targets, len(images), data.name)
+                for one, out in zip(chunk, outs, strict=True):
+                    logits = logits_of(out, labels, len(outs[0]), data.name)
                     answers = logits.argmax(1) if answers is None else answers
-                    one.add(logits, answers, targets)
+                    one.add(logits, answers, labels)
                 _merge(sums, chunk)
-                seen += len(images)
+                way = later
         except KeyboardInterrupt:
-            if not seen:
+            if not sums[0].images:
                 raise
-            return sums, seen, False
-    return sums, seen, True
+            return sums, way.found, False
+    return sums, way.found, True
 
 
-def _chunks(makes: Arithmetic, data: Data, order: Sequence[int], fixed: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images with labels; in bfloat16 several chunks at a time after the first, as few images of each run again."""
-    first, bytes_each = fixed or CHUNK, 1
-    for images, labels in DataLoader(Subset(data.dataset, order[:first]), batch_size=first):
-        bytes_each = images.nbytes
-        yield images, labels
-    if len(order) > first:
-        size = first if makes.compute is None else first * max(min(TOGETHER, MEMORY // bytes_each), 1)
-        yield from DataLoader(Subset(data.dataset, order[first:]), batch_size=size)
+def _chunks(
+    work: Work, data: Data, order: Sequence[int], way: Way, tick: Callable[[int], None]
+) -> Iterator[tuple[list[Any], Tensor | None, Way]]:
+    """All outputs, with labels and the way so far; in bfloat16, where few images of a chunk run again, of several."""
+    chunks = 1
+    for chosen in (order[: work.size], order[work.size :]):
+        for images, labels in DataLoader(Subset(data.dataset, chosen), batch_size=chunks * work.size):
+            targets = labels if data.labelled else None
+            outs, way = outputs(work, images, targets, way, tick)
+            yield outs, targets, way
+            fitting = MEMORY // images.nbytes
+        if way.compute is not None:
+            chunks = max(min(TOGETHER, fitting), 1)
 
 
 def _merge(sums: Sequence[_Sums], chunk: Sequence[_Sums]) -> None:
