@@ -190,36 +190,63 @@ def settle(c: Couplings) -> np.ndarray:
 
 
 def _components(c: Couplings) -> np.ndarray:
-    """Number of the connected component of every label, in the order of their first labels.
+    """Number of the connected component of every label, in the order of their first labels."""
+    first, rest = _by_runs(c)
+    while not np.array_equal(further := first[first], first):
+        first = further
+    if rest:
+        rows, cols = (first[np.concatenate(side)] for side in zip(*rest, strict=True))
+        first = _united(rows, cols, c.count)[first]
+    seen = np.zeros(c.count, dtype=np.int64)
+    seen[first] = 1
+    component: np.ndarray = (np.cumsum(seen) - 1)[first]
+    return component
 
-    Most ties are between whole runs of labels: those are united run by run, and only the rest label by label.
+
+Tie = tuple[np.ndarray, np.ndarray]
+
+
+def _by_runs(c: Couplings) -> tuple[np.ndarray, list[Tie]]:
+    """For every label an older one that it is tied to, or itself; and the ties that this leaves out.
+
+    Most ties are between whole runs of labels: those are united run by run. A run that is tied to older labels in
+    some order (of a concatenation, say) takes their places.
     """
     number = {key: i for i, key in enumerate(c.runs)}
-    starts = [run.item(0) for run in c.runs.values()]
-    parent = list(range(len(starts)))  # of a run: one that starts before it, or itself
+    runs = list(c.runs.values())
+    parent = list(range(len(runs)))  # of a run: one that starts before it, or itself
 
     def root(i: int) -> int:
         while parent[i] != i:
             parent[i] = i = parent[parent[i]]
         return i
 
-    rest: list[tuple[np.ndarray, np.ndarray]] = []
+    half: list[tuple[int, np.ndarray]] = []
+    rest: list[Tie] = []
     for one, two in c.ties:
         i, j = number.get(id(one)), number.get(id(two))
-        if i is None or j is None or one.size != two.size:
-            rest.append((one, two))
-        elif (i := root(i)) != (j := root(j)):
+        if i is not None and j is not None:
+            i, j = root(i), root(j)
             parent[max(i, j)] = min(i, j)
+        elif i is not None:
+            half.append((i, two))
+        elif j is not None:
+            half.append((j, one))
+        else:
+            rest.append((one, two))
     first = np.arange(c.count)
-    for i, run in enumerate(c.runs.values()):
+    spans = [slice(start := run.item(0), start + run.size) for run in runs]
+    for i, span in enumerate(spans):
         if parent[i] != i:
-            first[starts[i] : starts[i] + run.size] -= starts[i] - starts[root(i)]
-    if rest:
-        rows, cols = (first[np.concatenate(side)] for side in zip(*rest, strict=True))
-        first = _united(rows, cols, c.count)[first]
-    seen = np.zeros(c.count, dtype=np.int64)
-    seen[first] = 1
-    return (np.cumsum(seen) - 1)[first]
+            first[span] = runs[root(i)]
+    places: dict[int, np.ndarray] = {}
+    for i, labels in half:
+        at = root(i)
+        if at not in places and labels.max() < spans[at].start:
+            first[spans[at]] = places[at] = labels
+        elif places.get(at) is not labels:
+            rest.append((runs[at], labels))
+    return first, rest
 
 
 def _united(rows: np.ndarray, cols: np.ndarray, count: int) -> np.ndarray:

@@ -31,37 +31,43 @@ def pinned_components(analysis: Analysis) -> np.ndarray:
 
 def find_groups(analysis: Analysis) -> tuple[Group, ...]:
     """Gather the channels of every component into groups, in the order of the network's parameters."""
-    slots, slot, position, comp = _incidence(analysis)
+    slots, slot, labels = _incidence(analysis)
     if not slots:
         return ()
+    comp = analysis.component[labels]
     # Channels with the same parameter dimensions, equally often, have the same sum of random 64-bit words.
     words = np.random.default_rng(0).integers(1, 2**63, size=len(slots), dtype=np.uint64)
     signature = np.zeros(analysis.channels, dtype=np.uint64)
     np.add.at(signature, comp, words[slot])
     fixed = pinned_components(analysis)
     signature[fixed] ^= np.uint64(1 << 63)  # pinned channels never share a group with free ones
-    order = np.argsort(comp, kind="stable")  # slots and positions are in order already
-    slot, position, comp = slot[order], position[order], comp[order]
-    starts = np.flatnonzero(np.r_[True, comp[1:] != comp[:-1]])
-    lengths = np.diff(np.r_[starts, len(comp)])
-    channels = comp[starts]
+    lengths = np.bincount(comp)
+    channels = np.flatnonzero(lengths)
     _, first, inverse = np.unique(signature[channels], return_index=True, return_inverse=True)
-    by_group = np.argsort(inverse, kind="stable")
-    ends = np.cumsum(np.bincount(inverse))
-    reads, reasons = _marked(analysis, analysis.couplings.consumed), _Reasons(analysis)
-    groups = []
-    for g in np.argsort(first, kind="stable"):
-        members = by_group[ends[g - 1] if g else 0 : ends[g]]
-        rows = starts[members][:, None] + np.arange(lengths[members[0]])  # equal signatures have equal lengths
-        parts = _members(analysis, slots, slot[rows[0]], position[rows], reads)
-        ids = channels[members]
-        why = reasons.of(ids, parts) if fixed[ids[0]] else ()
-        groups.append(Group(_name(parts), parts, ids, why))
+    by_group = channels[np.argsort(first[inverse], kind="stable")]
+    sizes = np.bincount(inverse)[np.argsort(first)]
+    place = np.zeros(analysis.channels, dtype=np.int64)
+    place[by_group] = np.arange(len(by_group))
+    order = np.argsort(place[comp], kind="stable")  # slots and labels are in order already
+    slot, labels = slot[order], labels[order]
+    position = labels - np.array([start for *_, start in slots])[slot]
+    reads, reasons = _marked(analysis, analysis.couplings.consumed)[labels], _Reasons(analysis)
+    groups, at, used = [], 0, 0
+    for size in sizes.tolist():
+        ids = by_group[at : at + size]
+        here = slice(used, used + size * int(lengths[ids[0]]))  # equal signatures have equal lengths
+        row = slice(used, used + int(lengths[ids[0]]))
+        parts = _members(slots, slot[row], reads[row], position[here].reshape(size, -1))
+        groups.append(Group(_name(parts), parts, ids, reasons.of(ids, parts) if fixed[ids[0]] else ()))
+        at, used = at + size, here.stop
     return tuple(_unique(groups))
 
 
-def _incidence(analysis: Analysis) -> tuple[list[tuple[str, int]], np.ndarray, np.ndarray, np.ndarray]:
-    """Every labelled index of every parameter: the slots (name, dim), and per index its slot, position, component.
+Slot = tuple[str, int, int]  # parameter, dimension, its first label
+
+
+def _incidence(analysis: Analysis) -> tuple[list[Slot], np.ndarray, np.ndarray]:
+    """Every labelled index of every parameter: the slots, and per index its slot and its label.
 
     Extents of kernels are no channels: they all stay, and no group holds them.
     """
@@ -70,25 +76,23 @@ def _incidence(analysis: Analysis) -> tuple[list[tuple[str, int]], np.ndarray, n
     extent[1:] = np.cumsum(_marked(analysis, analysis.couplings.extents))
     sizes = found.ends - found.starts
     taken = np.flatnonzero(extent[found.ends] - extent[found.starts] < sizes)
-    slots, sizes = [found.names[i] for i in taken.tolist()], sizes[taken]
-    slot = np.repeat(np.arange(len(slots)), sizes)
-    position = np.arange(len(slot)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return slots, slot, position, analysis.component[np.repeat(found.starts[taken], sizes) + position]
+    starts, sizes = found.starts[taken], sizes[taken]
+    slots = [(*found.names[i], start) for i, start in zip(taken.tolist(), starts.tolist(), strict=True)]
+    before = np.cumsum(sizes) - sizes
+    return slots, np.repeat(np.arange(len(slots)), sizes), np.repeat(starts - before, sizes) + np.arange(sizes.sum())
 
 
-def _members(
-    analysis: Analysis, slots: Sequence[tuple[str, int]], here: np.ndarray, positions: np.ndarray, reads: np.ndarray
-) -> tuple[Member, ...]:
+def _members(slots: Sequence[Slot], here: np.ndarray, reads: np.ndarray, positions: np.ndarray) -> tuple[Member, ...]:
     """`here` are the slots of one channel, sorted; `positions` (channels, slots) the indices of all of them."""
-    bounds = [0, *(np.flatnonzero(here[1:] != here[:-1]) + 1).tolist(), len(here)]
-    parts = []
-    for a, b in itertools.pairwise(bounds):
-        name, dim = slots[int(here[a])]
-        labels = analysis.parameters[name][dim]
-        assert labels is not None
-        indices = positions[:, a:b]
-        parts.append(Member(name, dim, indices, produces=not bool(reads[labels[indices[0, 0]]])))
-    return tuple(parts)
+    starts = np.flatnonzero(np.r_[True, here[1:] != here[:-1]])
+    numbers, read = here[starts].tolist(), reads[starts].tolist()
+    bounds = itertools.pairwise([*starts.tolist(), len(here)])
+    return tuple(
+        [
+            Member(slots[number][0], slots[number][1], positions[:, a:b], not consumed)
+            for number, consumed, (a, b) in zip(numbers, read, bounds, strict=True)
+        ]
+    )
 
 
 def _marked(analysis: Analysis, these: Sequence[np.ndarray]) -> np.ndarray:

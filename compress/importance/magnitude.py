@@ -7,6 +7,7 @@ on a layer's fan-in, so the others are divided by their mean over the group befo
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,18 +19,22 @@ from compress.importance.criteria import Weights, criterion
 
 def kernels(group: Group, weights: Weights) -> list[Member]:
     """Members that are kernels (two dimensions or more); all parameters where the group has none."""
-    own = [m for m in group.members if isinstance(weights.tensors[m.parameter], nn.Parameter)]
-    kernels = [m for m in own if weights.tensors[m.parameter].dim() > 1]
-    return kernels or own
+    wide = [m for m in group.members if weights.tensors[m.parameter].dim() > 1]  # tells most apart, and is quick
+    return _parameters(wide, weights) or _parameters(group.members, weights)
+
+
+def _parameters(members: Sequence[Member], weights: Weights) -> list[Member]:
+    return [m for m in members if isinstance(weights.tensors[m.parameter], nn.Parameter)]
 
 
 def _magnitude(group: Group, weights: Weights, order: int) -> np.ndarray:
-    total = np.zeros(group.size)
     members = kernels(group, weights)
-    for member in members:
-        each = weights.norms(member.parameter, member.dim, order)[member.indices].sum(axis=1)
-        each = each if order == 1 else np.sqrt(each)
-        total += each / (each.mean() or 1.0)
+    if not members:
+        return np.zeros(group.size)
+    each = np.stack([weights.norms(m.parameter, m.dim, order)[m.indices].sum(axis=1) for m in members])
+    each = each if order == 1 else np.sqrt(each)
+    means = each.mean(axis=1, keepdims=True)
+    total: np.ndarray = (each / np.where(means > 0, means, 1.0)).sum(axis=0)
     mean = total.mean()
     return total / mean if mean > 0 else total
 
