@@ -15,7 +15,7 @@ from compress.core.types import Plan
 from compress.export.api import export
 from compress.surgery.cut import dead_labels
 from compress.surgery.module import cut_module
-from tests.zoo.generate import Generated, generate
+from tests.zoo.generate import ENTRIES, Generated, generate
 from tests.zoo.harness import Snapshot, cut_both
 
 QUIET = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
@@ -59,10 +59,18 @@ def test_rewritten_graphs(tens: int) -> None:
         _prove(generate(Random(number)), number, list(Attention)[number % 2], graph=True)
 
 
-@pytest.mark.parametrize("number", [2, 7, 9, 13])
-def test_onnx_of_cut_networks(number: int, tmp_path: Path) -> None:
-    """A cut network becomes an ONNX file that computes the same in its own runtime."""
+ENTERED = {
+    "image": 28, "two images": 10, "image and words": 19, "volume": 31, "signal": 9, "words": 27, "tokens": 22,
+    "patches": 5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", dict.fromkeys(ENTRIES))
+def test_onnx_of_cut_networks(entry: str, tmp_path: Path) -> None:
+    """A cut network, one for each kind of input, becomes an ONNX file that computes the same in its own runtime."""
+    number = ENTERED[entry]
     made = generate(Random(number))
+    assert made.kinds[0] == f"entry: {entry}"
     outcome = cut_both(made.module, made.example, seed=number)
     assert outcome.module is not None, made.kinds
     written = export(outcome.module, made.example, tmp_path / "cut.onnx")
