@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import nn
 
 import compress
+from compress.budget import Problem, choose
+from compress.budget.amounts import against
+from compress.budget.blocks import Block
 from compress.budget.meter import macs_meter
+from compress.core.budgets import Macs
 from compress.core.errors import PlanError, UsageError
 from compress.graph.analyse import analyse
 from compress.graph.costs import macs
@@ -71,6 +76,28 @@ def test_what_is_cheap_to_lose_and_dear_to_keep_goes_first() -> None:
     result = compress.slim(net.eval(), torch.randn(2, 8, 32, 32), macs=0.5, importance="bn", round_to=1)
     assert result.model[0].out_channels < 16
     assert result.model[5].out_channels == 16
+
+
+def test_without_inputs_no_layer_stays_whole_while_its_neighbours_go() -> None:
+    """Where scores rank within groups only, all lose much the same share: linear layers too, wide as they are.
+
+    Their scores vary less than those of narrow layers, as norms of longer vectors do; that must not spare them.
+    """
+    with torch.device("meta"):
+        module, x = torchvision.models.vgg11_bn().eval(), torch.randn(1, 3, 224, 224)
+    analysis = analyse(module, (x,))
+    random = np.random.default_rng(0)
+    scores = {g.name: 1 + random.normal(size=g.size) / np.sqrt(9 * g.size) for g in analysis.prunable}
+    problem = Problem(analysis, analysis.prunable, {name: each / each.mean() for name, each in scores.items()})
+    gone = set(choose(Macs(0.5), problem).channels.tolist())
+    left = {g.name: 1 - len(gone & set(g.labels.tolist())) / g.size for g in problem.free}
+    assert all(0.65 < share < 0.85 for share in left.values()), left
+
+
+def test_what_has_left_counts_against_what_stays() -> None:
+    """Of scores 1, 2, 3 (T = 6) the lost is worth T (T / K - 1): 1.2 with the first gone, 6 with two."""
+    blocks = [Block(0, np.array([0]), 1.0), Block(0, np.array([1]), 2.0)]
+    assert [block.score for block in against(blocks, 6.0)] == pytest.approx([1.2, 4.8])
 
 
 def test_a_number_of_macs_is_a_number() -> None:

@@ -66,7 +66,7 @@ def choose_amount(budget: Amount, problem: Problem) -> Choice:
     for channels in gone:
         meter.remove(channels)
     blocks = [[] if n in settled else blocks for n, blocks in enumerate(problem.blocks)]
-    shelves = Shelves(meter, free, blocks, _worth(problem, meter, blocks), _order(problem))
+    shelves = Shelves(meter, free, _weighed(problem, meter, blocks), _order(problem))
     if not cut_to(shelves, target):
         raise PlanError(
             f"--{budget.option} {budget.left:g} cannot be met: at least {meter.total // meter.per:,} {budget.noun} "
@@ -109,17 +109,41 @@ def _order(problem: Problem) -> list[list[float]] | None:
     return order
 
 
-def _worth(problem: Problem, meter: Meter, blocks: Sequence[Sequence[Block]]) -> list[float]:
-    """What a score of 1 weighs in each group.
+def _weighed(problem: Problem, meter: Meter, blocks: Sequence[Sequence[Block]]) -> list[list[Block]]:
+    """The blocks with scores that compare over the network: what a channel of the block is worth.
 
-    Scores whose mean is 1 in every group rank within a group only: there a group weighs what its channels cost, so that
-    a channel of average score is worth what it saves. Other scores are compared over the network as they are.
+    Scores whose mean is 1 in every group rank within a group only. There a group weighs what its channels cost, so
+    that a channel of average score is worth what it saves, and what has left counts against what stays, see `against`.
+    Other scores are compared over the network as they are.
     """
-    means = [float(problem.scores[g.name].mean()) for g in problem.free]
-    if not all(math.isclose(mean, 1.0, rel_tol=1e-6) for mean in means):
-        return [1.0] * len(means)
-    worth = []
-    for group, its in zip(problem.free, blocks, strict=True):
+    scores = [problem.scores[g.name] for g in problem.free]
+    if not all(math.isclose(float(each.mean()), 1.0, rel_tol=1e-6) for each in scores):
+        return [list(its) for its in blocks]
+    found = []
+    for group, each, its in zip(problem.free, scores, blocks, strict=True):
         first = its[0].channels if its else None
-        worth.append(0.0 if first is None else meter.saving(group.labels[first]) / len(first))
-    return worth
+        worth = 0.0 if first is None else meter.saving(group.labels[first]) / len(first)
+        found.append([block._replace(score=worth * block.score) for block in against(its, float(each.sum()))])
+    return found
+
+
+def against(blocks: Sequence[Block], total: float) -> list[Block]:
+    """Return a group's blocks, in the order in which they leave, scored by how the lost grows against the kept.
+
+    With T the `total` of the group's scores and K what of it stays, T (T / K - 1) is lost: at first what the scores of
+    those that left add up to, and the dearer the more has left. A layer costs inputs x outputs: were the loss that sum
+    only, the product would be least where one side is nearly gone and the other whole. Groups whose scores vary little
+    (wide layers: the norm of a long vector does) would be spared altogether, and linear layers that stay whole take
+    time out of proportion to their MACs, as their weights have to come from memory. To weigh against what survives is
+    the idea of LAMP (Lee et al., ICLR 2021, arXiv:2010.07611), there for weights of one layer.
+
+    >>> halves = [Block(0, np.array([0]), 1.0), Block(0, np.array([1]), 1.0)]
+    >>> [block.score for block in against(halves, 3.0)]
+    [1.5, 4.5]
+    """
+    found, kept = [], total
+    for block in blocks:
+        lost, size = block.score * len(block.channels), len(block.channels)
+        found.append(block._replace(score=total * total * lost / (kept * (kept - lost)) / size))
+        kept -= lost
+    return found

@@ -26,14 +26,13 @@ EXCHANGES = 6
 class Shelves:
     """The blocks of every group in the order in which they leave, and how many of them have left.
 
-    `worth[group]` is what a score of 1 weighs in the group. `order`, where given, ranks blocks by itself (a number a
-    block, rising within a group) and costs have no say in the order.
+    Scores compare over the network. `order`, where given, ranks blocks by itself (a number a block, rising within a
+    group) and costs have no say in the order.
     """
 
     meter: Meter
     groups: Sequence[Group]
     blocks: Sequence[Sequence[Block]]
-    worth: Sequence[float]
     order: Sequence[Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
@@ -96,7 +95,7 @@ class Shelves:
 
     def _loss(self, number: int, place: int) -> float:
         block = self.blocks[number][place]
-        return self.worth[number] * block.score * len(block.channels)
+        return block.score * len(block.channels)
 
 
 def cut_to(shelves: Shelves, target: float) -> bool:
