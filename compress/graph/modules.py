@@ -52,7 +52,9 @@ def quiet_module(module: nn.Module, parts: Parts | None = None) -> Iterator[None
     Train/eval modes, attributes, buffers and dictionaries that forward fills as caches are afterwards as they were.
     `parts` is `walk(module)`, for who has it already.
     """
-    filled, empty = _remembered(walk(module) if parts is None else parts)
+    parts = walk(module) if parts is None else parts
+    filled, empty = _remembered(parts)
+    forget(parts)
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -90,6 +92,20 @@ def _remembered(parts: Parts) -> tuple[list[tuple[dict[str, Any], dict[str, Any]
 
 
 _ATOMS: frozenset[type] = frozenset({bool, int, float, str, tuple, type(None)})
+
+
+def forget(parts: Parts) -> None:
+    """Let modules drop what they keep between evaluations (biases gathered once), as their own `train` does.
+
+    What is kept there was computed from parameters that may since have been cut. Modes stay as they are.
+    """
+    for _, owner in parts:
+        if type(owner).train is not nn.Module.train:
+            modes = [(m, m.training) for m in owner.modules()]
+            owner.train()
+            owner.train(modes[0][1])
+            for m, mode in modes:
+                m.training = mode
 
 
 def set_mode(module: nn.Module, *, train: bool, parts: Parts | None = None) -> None:

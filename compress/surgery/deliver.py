@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,10 @@ def own_class(
     verdict = check(module, cut.module, example, analysis, dead) if verify else None
     if verdict is not None and not verdict.exact:
         return Refused(f"its code does not follow the cut: the result differs by {verdict.max_relative_error:.2g}")
-    changed = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in list(cut.repaired.items())[:4])
+    changed = ", ".join(
+        f"{name} {shorten(str(old), 60)} -> {shorten(str(new), 60)}"
+        for name, (old, new) in list(cut.repaired.items())[:4]
+    )
     more = f" and {len(cut.repaired) - 4} more" if len(cut.repaired) > 4 else ""
     return Delivered(cut.module, True, f"attributes repaired: {changed}{more}" if changed else "", verdict)
 

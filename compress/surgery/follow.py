@@ -24,6 +24,7 @@ from compress.graph.trace import Op, Ref, Trace, attempt
 from compress.surgery.attributes import Facts, certain, facts, folded, options, own_attributes, subtrees
 
 RUNS = 60
+LONG = 8  # entries: longer lists are tables, not sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +172,16 @@ def _get(module: nn.Module, path: str, key: str) -> Any:
 
 
 def _repair_certain(follower: Follower, known: Known) -> None:
-    """Set what can only mean one thing: a number that became one other number, everywhere in that module."""
+    """Set what can only mean one thing: a number that became one other number, everywhere in that module.
+
+    Not a number that is also an extent of the network's inputs (the size of images, say), nor a long list.
+    """
+    trace = follower.analysis.traces[0]
+    given = {n for value in trace.inputs for n in trace.shapes[value]}
     for path, inner, key, old in own_attributes(follower.module):
+        entries = old if isinstance(old, (tuple, list)) else (old,)
+        if len(entries) > LONG or any(isinstance(n, int) and n in given - {0, 1} for n in entries):
+            continue
         for table in (known.own.get(path, {}), known.wide.get(path, {})):
             new = certain(old, table)
             if new is not None and new != old:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from compress.core.collector import uncollected
 from compress.graph.analyse import Analysis
+from compress.graph.modules import quiet_module
 from compress.graph.positions import all_renumbered
 from compress.surgery.attributes import refresh_bare_norms, refresh_layers
 from compress.surgery.cut import Kept, kept_indices, kept_tensors, sizes_after
@@ -50,7 +51,8 @@ def sliced_copy(
         else:
             memo[id(old)] = new
     memo.update(renewed or {})
-    copied: nn.Module = twin(module, memo)
+    with quiet_module(module):  # what it keeps between evaluations is not copied
+        copied: nn.Module = twin(module, memo)
     refresh_layers(copied, kept)
     return copied
 

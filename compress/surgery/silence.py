@@ -54,6 +54,7 @@ def convolve(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, weight, bias, stride, padding, dilation, transposed, _, groups = args
     if groups == 1 or transposed or x.dim() != 4:
         return func(*args)
+    stride, padding, dilation = ((*n, *n)[:2] for n in (stride, padding, dilation))  # one number may stand for both
     kernels = weight.reshape(groups, weight.shape[0] // groups, -1)
     samples = []
     for one in x.split(1):  # the columns are k * k times as large as the input: those of one sample at a time

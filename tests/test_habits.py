@@ -1,0 +1,79 @@
+"""Habits of code in other zoos that a cut has to live with: caches, short paddings, numbers that coincide."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.zoo.harness import Net, cut_both, randomised
+
+IMAGE = (torch.randn(2, 3, 12, 12),)
+
+
+class Remembers(nn.Module):
+    """Adds a bias for every channel that evaluation gathers once and keeps, and that training throws away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 1)
+        self.biases = nn.Parameter(torch.randn(6, 5))
+        self.head = nn.Conv2d(6, 4, 1)
+        self.kept: dict[str, Tensor] = {}
+
+    def train(self, mode: bool = True) -> Remembers:
+        """Forget when training begins."""
+        super().train(mode)
+        if mode:
+            self.kept = {}
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 4, H, W)."""
+        y = self.conv(x)
+        if str(y.device) not in self.kept:
+            self.kept[str(y.device)] = self.biases[:, [0, 2]].sum(1)
+        return self.head(y * self.kept[str(y.device)].reshape(1, -1, 1, 1))
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_what_evaluation_remembers_is_computed_again(used: bool) -> None:
+    """A network that has run before it is cut computes what one computes that has not; its own memory stays."""
+    module = randomised(Remembers())
+    if used:
+        module(*IMAGE)
+    outcome = cut_both(module, IMAGE)
+    assert outcome.why_not is None
+    assert outcome.module_error is not None
+    assert outcome.module_error < 1e-12
+    assert len(outcome.plan.keep["biases"][0]) < 6
+    assert bool(module.kept) is used
+    assert all(not m.training for m in module.modules())
+
+
+def test_one_number_pads_both_sides() -> None:
+    """A depthwise convolution with padding "valid" is given one number for height and width."""
+    parts = {"a": nn.Conv2d(3, 8, 3), "b": nn.Conv2d(8, 8, 3, padding="valid", groups=8), "c": nn.Conv2d(8, 4, 1)}
+    outcome = cut_both(randomised(Net(lambda net, x: net.c(net.b(net.a(x))), **parts)), IMAGE)
+    assert outcome.why_not is None
+    assert outcome.module_error is not None
+    assert outcome.module_error < 1e-12
+
+
+def test_numbers_that_coincide_are_left_alone() -> None:
+    """The size of images and a table stay where the code folds to as many channels, whose number it keeps too."""
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        y = net.a(x)
+        return net.b(y.reshape(len(y), net.channels, -1).reshape(len(y), net.channels, *y.shape[2:]))
+
+    parts = {"a": nn.Conv2d(3, 12, 1), "b": nn.Conv2d(12, 4, 1), "channels": 12, "image_size": (12, 12)}
+    net = randomised(Net(run, **parts, table=[12, 1, 2, 3, 4, 5, 6, 7, 8, 9]))
+    outcome = cut_both(net, IMAGE)
+    assert outcome.why_not is None
+    assert outcome.module is not None
+    kept = len(outcome.plan.keep["a.weight"][0])
+    assert kept < 12
+    assert outcome.module.channels == kept
+    assert outcome.module.image_size == (12, 12)
+    assert outcome.module.table == [12, 1, 2, 3, 4, 5, 6, 7, 8, 9]
