@@ -15,7 +15,7 @@ from torch.export.graph_signature import InputKind
 
 from compress.checkpoint.inputs import BATCH, checked, example
 from compress.checkpoint.statedict import require_no_nan
-from compress.core.errors import CheckpointError, UsageError
+from compress.core.errors import CheckpointError, UsageError, kind_and_line
 from compress.core.types import Network
 
 
@@ -63,9 +63,8 @@ def _program(file: IO[bytes], path: Path) -> ExportedProgram:
             warnings.simplefilter("ignore")
             return torch.export.load(file)
     except Exception as error:
-        message = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"{path} is not a readable exported program: {type(error).__name__}: {message[:200]}",
+            f"{path} is not a readable exported program: {kind_and_line(error)[:200]}",
             fix="save it again with torch.export.save, by the torch version that reads it here",
         ) from error
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from compress.core.errors import CheckpointError
+from compress.core.errors import CheckpointError, first_line, kind_and_line
 
 # Under these names a safetensors file holds what a saved cut has beside its weights.
 OWN = "compress"
@@ -45,14 +45,13 @@ def read_trusted(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:
-        message = str(error).partition("\n")[0]
         if isinstance(error, ModuleNotFoundError | AttributeError | ImportError):
             raise CheckpointError(
-                f"{path} holds an object whose class is not importable here: {message}",
+                f"{path} holds an object whose class is not importable here: {first_line(error)}",
                 fix="run where its source code is on PYTHONPATH, or save model.state_dict() instead",
             ) from error
         raise CheckpointError(
-            f"{path} cannot be read: {type(error).__name__}: {message}", fix="save it again with torch.save"
+            f"{path} cannot be read: {kind_and_line(error)}", fix="save it again with torch.save"
         ) from error
 
 

@@ -20,7 +20,7 @@ from compress.checkpoint.inputs import BATCH, checked, example, image_channels, 
 from compress.checkpoint.interpreted import without_interpreter
 from compress.checkpoint.scalars import scalars_to_numbers
 from compress.checkpoint.statedict import require_no_nan
-from compress.core.errors import CheckpointError, CompressError, UsageError
+from compress.core.errors import CheckpointError, CompressError, UsageError, first_line, kind_and_line
 from compress.core.types import Network
 
 DEFAULT_SIDE = 224
@@ -67,9 +67,9 @@ def _loaded(path: Path) -> Any:
             warnings.simplefilter("ignore")
             return torch.jit.load(str(path), map_location="cpu").eval()
     except Exception as error:
-        message = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"{path} is not a readable TorchScript archive: {message[:200]}", fix="save it again with torch.jit.save"
+            f"{path} is not a readable TorchScript archive: {first_line(error)[:200]}",
+            fix="save it again with torch.jit.save",
         ) from error
 
 
@@ -142,9 +142,8 @@ def _translated(script: Any, sample: tuple[Tensor], path: Path, *, retrace: bool
     try:
         result: Any = Untraced(script, sample).convert()
     except Exception as error:
-        message = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"{path}: this archive cannot be translated ({type(error).__name__}: {message[:200]})",
+            f"{path}: this archive cannot be translated ({kind_and_line(error)[:200]})",
             fix="give the state dict and --arch instead, or a .pt2 from torch.export",
         ) from error
     module = result.graph if isinstance(result, _Translated) else graph_module(result)

@@ -56,3 +56,22 @@ class ExactnessError(CompressError):
 
 class ExportError(CompressError):
     """A file could not be written, or does not compute what the network computes."""
+
+
+def first_line(error: BaseException) -> str:
+    r"""Return what a library's error says first, without the advice below it; its class where it says nothing.
+
+    >>> first_line(ValueError("\nno such layer\nsee the manual")), first_line(KeyError())
+    ('no such layer', 'KeyError')
+    """
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def kind_and_line(error: BaseException) -> str:
+    r"""Return the class of a library's error and what it says first.
+
+    >>> kind_and_line(ValueError("no such layer\nsee the manual")), kind_and_line(KeyError())
+    ('ValueError: no such layer', 'KeyError')
+    """
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f"{kind}: {line}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
-from compress.core.errors import DataError
+from compress.core.errors import DataError, first_line
 from compress.core.types import Accuracy
 from compress.evaluation.data import Data
 
@@ -94,9 +94,13 @@ def _run(module: nn.Module, images: Tensor, rows: int | None) -> Tensor:
         output = module(images)
     except RuntimeError as error:
         raise DataError(
-            f"the network cannot be run on images of shape {tuple(images.shape)}: {str(error).partition(chr(10))[0]}",
+            f"the network cannot be run on images of shape {tuple(images.shape)}: {first_line(error)}",
             fix="give data of the network's input shape, or another --input-shape",
         ) from error
+    return _tensor(output)
+
+
+def _tensor(output: object) -> Tensor:
     if not isinstance(output, Tensor):
         raise DataError(
             f"the network returns a {type(output).__name__}, not one tensor of logits",
@@ -128,12 +132,7 @@ def logits_of(output: object, targets: Tensor | None, images: int, name: str) ->
 
     Raises DataError where it is something else, or where labels do not fit.
     """
-    if not isinstance(output, Tensor):
-        raise DataError(
-            f"the network returns a {type(output).__name__}, not one tensor of logits",
-            fix="wrap it so that it returns the logits only",
-        )
-    return _logits(output, torch.zeros(images, dtype=torch.int64) if targets is None else targets, name)
+    return _logits(_tensor(output), torch.zeros(images, dtype=torch.int64) if targets is None else targets, name)
 
 
 def _evenly(length: int, limit: int | None) -> list[int]:

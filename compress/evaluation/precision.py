@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compress.core.errors import first_line
 from compress.evaluation.metrics import logits_of
 from compress.evaluation.resumed import Bench
 from compress.graph.narrow import Narrow, narrow, narrowed, supported
@@ -273,4 +274,4 @@ def _difference(wide: Tensor, out: Tensor) -> float:
 
 
 def _told(error: Exception) -> str:
-    return f"the network does not run in bfloat16: {str(error).partition(chr(10))[0]}"
+    return f"the network does not run in bfloat16: {first_line(error)}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 # The targets enter themselves into the table.
 from compress.core.deploying import Int8Method, Precision
-from compress.core.errors import CompressError, ExportError, UsageError
+from compress.core.errors import CompressError, ExportError, UsageError, kind_and_line
 from compress.core.files import require_writable, written_together
 from compress.core.types import Exported
 from compress.export import exported as _exported  # noqa: F401
@@ -187,11 +187,16 @@ def load(path: Path) -> Loaded:
     target = _target(path)
     if not path.is_file():
         raise UsageError(f"no file {path}")
+    return load_as(target, path)
+
+
+def load_as(target: Target, path: Path) -> Loaded:
+    """Reload a file of any name as `load` does; ExportError where the runtime refuses it."""
     with quiet():
         try:
             return target.load(path)
         except Exception as error:
-            raise ExportError(f"{target.name} cannot load {path}: {_first_line(error)}") from error
+            raise ExportError(f"{target.name} cannot load {path}: {_cause(error)}") from error
 
 
 def _target(path: Path) -> Target:
@@ -209,7 +214,7 @@ def _ask(module: nn.Module, inputs: tuple[Tensor, ...], batch: int) -> Question:
         with torch.no_grad():
             answer = tensors_of(module(*inputs))
     except Exception as error:
-        raise ExportError(f"the network does not run at batch size {batch}: {_first_line(error)}") from error
+        raise ExportError(f"the network does not run at batch size {batch}: {_cause(error)}") from error
     if not answer:
         raise ExportError("the network returns no tensor", fix="wrap it so that it returns tensors")
     return Question(batch, inputs, answer)
@@ -230,7 +235,7 @@ def _write(target: Target, job: Job, questions: Sequence[Question], note: str) -
         except CompressError as known:
             raise ExportError(f"cannot write {path} as {target.name}: {known.what}", fix=known.fix) from known
         except Exception as cause:
-            raise ExportError(f"cannot write {path} as {target.name}: {_first_line(cause)}") from cause
+            raise ExportError(f"cannot write {path} as {target.name}: {_cause(cause)}") from cause
         if not error <= allowed:
             exact = job.precision is Precision.FLOAT32
             rounding = only_rounding(target, job.module, temporary, questions) if exact else ""
@@ -271,7 +276,7 @@ def _worst(loaded: Loaded, questions: Sequence[Question]) -> float:
         try:
             given = loaded(question.inputs)
         except Exception as error:
-            raise ExportError(f"the file does not run at batch size {question.batch}: {_first_line(error)}") from error
+            raise ExportError(f"the file does not run at batch size {question.batch}: {_cause(error)}") from error
         if not same_form(question.answer, given):
             raise ExportError(
                 f"at batch size {question.batch} the file returns shapes {[tuple(t.shape) for t in given]}, "
@@ -281,9 +286,8 @@ def _worst(loaded: Loaded, questions: Sequence[Question]) -> float:
     return worst
 
 
-def _first_line(error: BaseException) -> str:
-    """Return the first line of what set off `error`: exporters wrap a short cause in pages of advice."""
+def _cause(error: BaseException) -> str:
+    """Return in a line what set off `error`: exporters wrap a short cause in pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return kind_and_line(error)

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from compress.core.deploying import Precision
 from compress.core.errors import ExportError
-from compress.export.parity import tensors_of
+from compress.export.parity import answering
 from compress.export.target import ABOUT, TARGETS, Job, Loaded, Target
 from compress.export.trace import exported_program
 
@@ -28,13 +27,7 @@ def write(job: Job) -> tuple[str, ...]:
 
 def load(path: Path) -> Loaded:
     """Reload an archive as a function from inputs to flattened CPU outputs."""
-    module = torch.export.load(path).module()
-
-    def run(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        with torch.no_grad():
-            return tensors_of(module(*inputs))
-
-    return run
+    return answering(torch.export.load(path).module())
 
 
 TARGETS.add(".pt2", Target(name="torch.export", write=write, load=load))

@@ -27,7 +27,7 @@ from onnxruntime.quantization.calibrate import save_tensors_data
 from torch import Tensor
 
 from compress.core.deploying import Int8Method, Precision
-from compress.core.errors import ExportError, UsageError
+from compress.core.errors import ExportError, UsageError, first_line
 from compress.core.files import written_together
 from compress.core.types import Exported
 from compress.export.answers import ROWS, answers, distance, outputs, same_class
@@ -91,8 +91,7 @@ def quantizer(source: Path, calibration: Tensor, method: Int8Method | str, rows:
             measured = _measured(graph, Path(folder), calibration, METHODS[Int8Method(method)], rows or ROWS)
             save_tensors_data(measured, ranges)
         except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ExportError(f"onnxruntime cannot calibrate this network: {first}") from error
+            raise ExportError(f"onnxruntime cannot calibrate this network: {first_line(error)}") from error
         layers = tuple(node.name for node in model.graph.node if node.op_type in LAYERS)
         yield Quantizer(graph, ranges, layers, Int8Method(method))
 
@@ -177,8 +176,7 @@ def write_checked(prepared: Quantizer, path: Path, keep_float: Sequence[str], ab
             prepared.write(path, keep_float=keep_float)
             proto = onnx.load(path)
         except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ExportError(f"onnxruntime cannot quantize this network: {first}") from error
+            raise ExportError(f"onnxruntime cannot quantize this network: {first_line(error)}") from error
     if not fits_in_one(proto):
         raise ExportError("the int8 file would be larger than 2 GiB")
     save(proto, path, about)

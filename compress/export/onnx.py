@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compress.core.deploying import Precision
-from compress.core.errors import ExportError
+from compress.core.errors import ExportError, first_line
 from compress.export.doubled import in_double
 from compress.export.half import half_onnx
 from compress.export.onnx_names import name_outputs, numbered, output_names
@@ -74,8 +74,7 @@ def _at_opset(job: Job) -> tuple[Any, tuple[str, ...]]:
         return _converted(replace(job, opset=newest)), ()
     except Exception as error:  # noqa: BLE001 - an older set is as good a file; where that fails too, its error counts
         plain = _converted(job)
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return plain, (f"not opset {newest}, the newest that onnxruntime fully supports: {first}",)
+        return plain, (f"not opset {newest}, the newest that onnxruntime fully supports: {first_line(error)}",)
 
 
 def _converted(job: Job) -> Any:
@@ -171,7 +170,7 @@ def _simplified(plain: Any, job: Job) -> tuple[Any | None, str]:
                 return None, "float32 is too coarse for this network to tell whether onnxsim left it as it was"
             return None, "what onnxsim made of it computes something else"
     except Exception as error:  # noqa: BLE001  onnxsim is optional: the plain file is as right, and the note says why
-        return None, f"onnxsim failed ({(str(error) or repr(error)).splitlines()[0]})"
+        return None, f"onnxsim failed ({first_line(error)})"
     return simple, ""
 
 

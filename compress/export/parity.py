@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,16 @@ class Question:
 def tensors_of(output: Any) -> tuple[Tensor, ...]:
     """Return the tensors in a nested output, in its own order, detached and on the CPU."""
     return tuple(leaf.detach().cpu() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor))
+
+
+def answering(module: Callable[..., Any]) -> Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    """Return the module as a function from a tuple of inputs to its output's tensors, flattened, on the CPU."""
+
+    def run(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            return tensors_of(module(*inputs))
+
+    return run
 
 
 def batched_inputs(example: Sequence[Tensor]) -> tuple[bool, ...]:

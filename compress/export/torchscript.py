@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compress.core.deploying import Precision
-from compress.core.errors import ExportError
+from compress.core.errors import ExportError, first_line
 from compress.export.half import Half
-from compress.export.parity import tensors_of
+from compress.export.parity import answering
 from compress.export.target import ABOUT, TARGETS, Job, Loaded, Target
 
 
@@ -34,8 +34,7 @@ def write(job: Job) -> tuple[str, ...]:
             torch.jit.load(str(job.path))
         except RuntimeError as error:
             _save(torch.jit.freeze(traced.eval()), job)
-            first = (str(error).strip().splitlines() or ["no reason given"])[0]
-            why = f"PyTorch cannot read back what it makes of it here ({first})"
+            why = f"PyTorch cannot read back what it makes of it here ({first_line(error)})"
             return (f"not optimised for inference: {why}; call torch.jit.optimize_for_inference after loading it",)
     return ()
 
@@ -53,13 +52,7 @@ def _asked(job: Job) -> nn.Module:
 
 def load(path: Path) -> Loaded:
     """Reload an archive as a function from inputs to flattened CPU outputs."""
-    module = torch.jit.load(str(path))
-
-    def run(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        with torch.no_grad():
-            return tensors_of(module(*inputs))
-
-    return run
+    return answering(torch.jit.load(str(path)))
 
 
 TARGETS.add(".ts", Target(name="TorchScript", write=write, load=load))

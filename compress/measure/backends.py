@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.core.errors import CompressError, UsageError
+from compress.core.errors import CompressError, UsageError, kind_and_line
 from compress.core.measuring import Backend, Device
 from compress.core.registry import Registry
 from compress.core.types import Network
@@ -139,7 +139,7 @@ def _compile(job: Job) -> Runner:
     try:
         runner.run()
     except Exception as error:
-        raise UsageError(f"torch.compile cannot compile {job.subject.label}: {_first_line(error)}") from error
+        raise UsageError(f"torch.compile cannot compile {job.subject.label}: {kind_and_line(error)}") from error
     return runner
 
 
@@ -158,7 +158,7 @@ def _torchscript(job: Job) -> Runner:
     except CompressError:
         raise
     except Exception as error:
-        raise UsageError(f"{job.subject.label} cannot be had as TorchScript: {_first_line(error)}") from error
+        raise UsageError(f"{job.subject.label} cannot be had as TorchScript: {kind_and_line(error)}") from error
     return torch_runner(frozen, inputs, device=str(where), label=job.subject.label)
 
 
@@ -174,8 +174,3 @@ def _module(job: Job) -> tuple[nn.Module, tuple[Tensor, ...]]:
     if own != batch:
         raise UsageError(f"{job.subject.label} is for batch size {own}, not {batch}", fix=f"use --batch {own}")
     return network.module, network.example
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from compress.core.errors import CheckpointError, UsageError
+from compress.core.errors import CheckpointError, UsageError, first_line
 from compress.core.registry import Registry
 from compress.measure.layers import LayerCost, NetworkCost
 
@@ -119,7 +119,7 @@ def _loaded(path: Path) -> Any:
     try:
         return onnx.load(str(path), load_external_data=False)
     except Exception as error:
-        raise CheckpointError(f"{path} is not an ONNX file: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{path} is not an ONNX file: {first_line(error)}") from error
 
 
 def _fix_inputs(proto: Any, shape: Shape | None, path: Path) -> None:

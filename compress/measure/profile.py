@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from compress.core.errors import UsageError
+from compress.core.errors import UsageError, first_line
 from compress.measure.layers import LayerCost, NetworkCost
 from compress.measure.onnx_layers import MACS
 from compress.measure.runners import feeds
@@ -77,7 +77,7 @@ def profiled(
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
         except Exception as error:
-            raise UsageError(f"onnxruntime cannot load {path}: {str(error).splitlines()[0]}") from error
+            raise UsageError(f"onnxruntime cannot load {path}: {first_line(error)}") from error
         feed = feeds(session, batch, path, shape)
         for _ in range(WARM + passes):
             session.run(None, feed)

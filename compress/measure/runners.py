@@ -13,7 +13,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from compress.core.errors import UsageError
+from compress.core.errors import UsageError, first_line
 
 SEED = 0
 CPU = "CPUExecutionProvider"
@@ -143,8 +143,9 @@ def _session(path: Path, threads: int, provider: str) -> Any:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:
-        first = str(error).splitlines()[0]
-        raise UsageError(f"onnxruntime cannot load {path}: {first}", fix="give a valid .onnx file") from error
+        raise UsageError(
+            f"onnxruntime cannot load {path}: {first_line(error)}", fix="give a valid .onnx file"
+        ) from error
     if session.get_providers()[0] != provider:
         raise UsageError(f"{provider} cannot start on this machine: onnxruntime would fall back to another one")
     return session

@@ -20,7 +20,7 @@ from compress.core.progress import Progress
 from compress.core.types import Accuracy, Exported, Network, Plan, Preprocessing, Speedup
 from compress.evaluation.calibration import calibration_set
 from compress.evaluation.data import Data
-from compress.evaluation.judge import DataOptions, Judged, open_calibration
+from compress.evaluation.judge import Judged, open_calibration
 from compress.evaluation.metrics import evaluate
 from compress.export import export
 from compress.export.answers import answers, outputs, same_class
@@ -92,7 +92,7 @@ def deploy(what: Deploying, told: Progress, clock: Clock) -> Deployed:
     return Deployed(placed, measured, tuple(replace(s, path=final[s.path]) if s.path else s for s in steps))
 
 
-def int8_inputs(network: Network, options: SlimOptions, how: DataOptions, data: Data | None) -> Tensor | None:
+def int8_inputs(network: Network, options: SlimOptions, data: Data | None) -> Tensor | None:
     """Return inputs to calibrate int8 on where --calibration gives none: from the training part of --data.
 
     Raises DataError where --data has no training part, or is not given.
@@ -100,7 +100,7 @@ def int8_inputs(network: Network, options: SlimOptions, how: DataOptions, data: 
     if not options.int8:
         return None
     try:
-        found = open_calibration(network, options.data, how, data)
+        found = open_calibration(network, options.data, options, data)
     except DataError as error:
         raise DataError(
             f"int8 needs calibration images, and --data has none of its own: {error.what}",

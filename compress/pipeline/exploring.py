@@ -20,7 +20,7 @@ from compress.evaluation.judge import open_calibration, open_for
 from compress.evaluation.stages import CALIBRATION_INPUTS, EVIDENCE_BATCH
 from compress.importance import Evidence
 from compress.measure.machine import this_machine
-from compress.pipeline.opening import data_options, opened, read
+from compress.pipeline.opening import opened, read
 from compress.pipeline.options import Reading
 from compress.report.exploring import Origin
 
@@ -101,9 +101,8 @@ def subject(options: ExploreOptions, told: Progress) -> Subject:
         torch.set_num_threads(options.threads)
     with told.stage("load"):
         network, _ = opened(read(options.checkpoint, options))
-        chosen = data_options(options)
-        data = open_for(network, chosen, None)
-        learned = open_calibration(network, options.calibration, chosen, data)
+        data = open_for(network, options, None)
+        learned = open_calibration(network, options.calibration, options, data)
     if data is None:
         raise DataError("no images are given", fix="name them with --data")
     return Subject(network, data, learned, replace(options))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from compress.checkpoint import load as read_checkpoint
 from compress.core.errors import CheckpointError
 from compress.core.types import Network, Plan
-from compress.evaluation.judge import DataOptions
 from compress.measure.machine import kernel_block
 from compress.pipeline.options import Reading
 from compress.surgery.network import replay
@@ -18,11 +17,6 @@ def read(path: Path, options: Reading) -> Network:
     """Read the network in a file as the options say; raises what reading a checkpoint raises."""
     how = {name: getattr(options, name) for name in ("arch", "input_shape", "num_classes", "trust")}
     return read_checkpoint(path, **how)
-
-
-def data_options(options: Reading) -> DataOptions:
-    """Which images, and how they are prepared."""
-    return DataOptions(**{field.name: getattr(options, field.name) for field in fields(DataOptions)})
 
 
 def opened(network: Network) -> tuple[Network, Plan | None]:

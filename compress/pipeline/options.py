@@ -8,21 +8,17 @@ from pathlib import Path
 
 from compress.core.choosing import Attention, Scope
 from compress.core.deploying import Int8Method
+from compress.evaluation.judge import DataOptions
 from compress.recovery.training.recipe import Optimizer, Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class Given(DataOptions):
     """What is told of networks and images that are read, whether there is one network or several."""
 
     input_shape: tuple[int, ...] | None = None
     num_classes: int | None = None
     trust: bool = False
-    data: str | None = None
-    download: bool = False
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    resize: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from compress.pipeline.asking import cut_options
 from compress.pipeline.deploy import Deploying, deploy, int8_inputs
 from compress.pipeline.latency import rounded
 from compress.pipeline.making import Images, made
-from compress.pipeline.opening import data_options, opened, read, rounding
+from compress.pipeline.opening import opened, read, rounding
 from compress.pipeline.options import SlimOptions
 from compress.pipeline.shortening import take_out
 from compress.pipeline.sized import missed
@@ -54,9 +54,9 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
     with told.stage("load"), clock.stage("load"):
         file = read(options.checkpoint, options)
         network, earlier = opened(file)
-        data = open_for(network, data_options(options), _classes(network) if options.data else None)
-        learned = open_calibration(network, options.calibration, data_options(options), data)
-        training = open_training(network, options, data_options(options), data) if tuning.asked else None
+        data = open_for(network, options, _classes(network) if options.data else None)
+        learned = open_calibration(network, options.calibration, options, data)
+        training = open_training(network, options, data) if tuning.asked else None
     gone = take_out(network, how_cut, options.drop_blocks, (learned, data), told)
     images = Images(data=data, training=training)
     if learned is not None:
@@ -65,7 +65,7 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
         images = replace(images, inputs=inputs, labels=labels)
     done = made(gone, images, Tuning(options, tuning, team, told, clock))
     cut, stages, after = done.cut, done.stages, done.cut.delivered.module
-    lowering = inputs if learned is not None else int8_inputs(network, options, data_options(options), data)
+    lowering = inputs if learned is not None else int8_inputs(network, options, data)
     options = options if team.main else silenced(options)
     with clock.stage("evaluate"):
         judged = judge(network, after, cut.masked, data or learned, told, options.seed, reached=final(stages))

@@ -15,7 +15,7 @@ from torch import nn
 from compress.checkpoint import load as read_checkpoint
 from compress.checkpoint.architecture import parse
 from compress.checkpoint.inputs import image_channels
-from compress.core.errors import CheckpointError, DataError, UsageError
+from compress.core.errors import CheckpointError, DataError, UsageError, first_line
 from compress.core.files import written_whole
 from compress.core.progress import Progress, Silent
 from compress.core.types import Accuracy, Preprocessing
@@ -130,9 +130,9 @@ def _require_that_it_runs(module: nn.Module, shape: tuple[int, ...], options: Tr
             module(torch.zeros((2, *shape[1:])))
     except (RuntimeError, ValueError, IndexError) as error:
         size = " x ".join(map(str, shape[1:]))
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"{options.arch} cannot run on images of {size} (channels, height, width) from {options.data}: {reason}",
+            f"{options.arch} cannot run on images of {size} (channels, height, width) from {options.data}: "
+            f"{first_line(error)}",
             fix="give --input-shape 1,C,H,W of a size that it reads, or other images",
         ) from error
 

@@ -12,7 +12,7 @@ from compress.core.errors import DataError, UsageError
 from compress.core.progress import Progress
 from compress.core.types import TRAINED, Network, StageResult
 from compress.evaluation.data import Data
-from compress.evaluation.judge import DataOptions, open_for
+from compress.evaluation.judge import open_for
 from compress.evaluation.learning import Learning, fits_memory, in_memory, learning_from
 from compress.evaluation.stages import accuracy_of
 from compress.evaluation.tuning import TuneOptions, inputs_aside, tune
@@ -83,13 +83,13 @@ def _place(keep: Keep, step: str) -> Path:
     return keep.path.with_suffix(f".{step}{keep.path.suffix}")
 
 
-def open_training(network: Network, options: SlimOptions, given: DataOptions, reported: Data | None) -> Data:
+def open_training(network: Network, options: SlimOptions, reported: Data | None) -> Data:
     """Open the images to train on: --train, else the training part of --data, else --calibration.
 
     Raises DataError where there are none, or where they are the images that accuracy is reported on.
     """
     if options.train is not None:
-        found = open_for(network, replace(given, data=options.train), None, split="train")
+        found = open_for(network, replace(options, data=options.train), None, split="train")
         assert found is not None
         if reported is not None and found.name == reported.name:
             raise DataError(
@@ -98,11 +98,11 @@ def open_training(network: Network, options: SlimOptions, given: DataOptions, re
             )
         return found
     if options.data is not None:
-        found = open_for(network, given, None, split="train")
+        found = open_for(network, options, None, split="train")
         if found is not None and reported is not None and found.name != reported.name:
             return found
     if options.calibration is not None:
-        found = open_for(network, replace(given, data=options.calibration), None, split="train")
+        found = open_for(network, replace(options, data=options.calibration), None, split="train")
         if found is not None:
             return found
     raise DataError(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compress.checkpoint.inputs import checked, example
 from compress.checkpoint.sniff import Format, sniff
-from compress.core.errors import CompressError, ExportError, UsageError
+from compress.core.errors import CompressError, ExportError, UsageError, first_line
 from compress.core.progress import Progress, Silent
 from compress.core.types import Accuracy, Network, Preprocessing
 from compress.evaluation.calibration import calibration_set
@@ -22,12 +22,13 @@ from compress.evaluation.data import Data
 from compress.evaluation.judge import open_for
 from compress.evaluation.metrics import evaluate
 from compress.export.answers import ROWS, Answers, same_class
+from compress.export.api import load_as
 from compress.export.onnx_save import about_of
 from compress.export.parity import TOLERANCE, batched_inputs, like, relative_error, same_form, tensors_of
 from compress.export.quiet import evaluating, quiet
 from compress.export.target import ABOUT, TARGETS, Loaded
 from compress.measure.machine import this_machine
-from compress.pipeline.opening import data_options, opened, read
+from compress.pipeline.opening import opened, read
 from compress.pipeline.options import Reading
 from compress.report.assemble import versions
 from compress.report.comparison import Comparison, Side
@@ -123,22 +124,12 @@ def opened_file(path: Path, options: VerifyOptions) -> File:
     return replace(file, format=network.kind, rows=rows, preprocessing=network.preprocessing)
 
 
-def _loaded(path: Path, suffix: str) -> Loaded:
-    target = TARGETS[suffix]
-    with quiet():
-        try:
-            return target.load(path)
-        except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ExportError(f"{target.name} cannot load {path}: {first}") from error
-
-
 def _onnx(path: Path, options: VerifyOptions) -> File:
     import onnx
 
     if not path.is_file():
         raise UsageError(f"no file {path}", fix="check the path")
-    run = _loaded(path, ".onnx")
+    run = load_as(TARGETS[".onnx"], path)
     about = about_of(path)
     entries = onnx.load(path, load_external_data=False).graph.input
     shapes = [[dim.dim_value or None for dim in entry.type.tensor_type.shape.dim] for entry in entries]
@@ -163,7 +154,7 @@ def _zeros(shape: list[int], kind: object) -> object:
 
 def _archive(path: Path, suffix: str, read: Callable[[Path], str], options: VerifyOptions) -> File:
     """Read a TorchScript archive or an exported program, with what it says about itself."""
-    run = _loaded(path, suffix)
+    run = load_as(TARGETS[suffix], path)
     with quiet():
         text = read(path)
     about = json.loads(text) if text else {}
@@ -220,7 +211,7 @@ def data_for(files: list[File], shown: tuple[Tensor, ...], options: VerifyOption
         raise UsageError(f"--data is for networks of one input, and these take {len(shown)}", fix="leave --data out")
     known = next((file.preprocessing for file in files if file.preprocessing is not None), None)
     network = Network(name="", module=nn.Identity(), example=shown, kind="", preprocessing=known)
-    data = open_for(network, data_options(options), None)
+    data = open_for(network, options, None)
     assert data is not None
     return data
 
@@ -242,9 +233,8 @@ def _answers(file: File, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         except CompressError:
             raise
         except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ExportError(
-                f"{file.name} does not run on inputs of shape {tuple(filled[0].shape)}: {first}",
+                f"{file.name} does not run on inputs of shape {tuple(filled[0].shape)}: {first_line(error)}",
                 fix="give the shape that it reads with --input-shape",
             ) from error
         parts.append([y[:given] for y in answer])

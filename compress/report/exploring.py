@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.core.files import written_whole
+from compress.evaluation.variants import Costing, Precision, Tally
 from compress.measure.machine import Machine
 from compress.report.assemble import versions
 from compress.report.jsonfile import finite
@@ -52,6 +53,41 @@ class Origin:
     threads: int
     machine: Machine
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variants:
+    """What `original` and cut networks were measured on: `images` of those `asked` for, all of them if `complete`.
+
+    `ranked_on` says what importance looked at, `prepared` are the seconds before anything was measured.
+    """
+
+    origin: Origin
+    original: Tally
+    ranked_on: str
+    images: int
+    asked: int
+    complete: bool
+    prepared: float
+    costing: Costing
+    precision: Precision
+    notes: tuple[str, ...]
+
+
+def measured(found: Variants, points: int) -> dict[str, Any]:
+    """What the JSON files of all such commands say of `points` networks."""
+    return {
+        "ranked_on": found.ranked_on,
+        "images": found.images,
+        "asked": found.asked,
+        "complete": found.complete,
+        "original": asdict(found.original),
+        "seconds": {"prepared": found.prepared, "full": found.costing.full, "total": found.costing.total},
+        "operators": {"computed": found.costing.computed, "skipped": found.costing.skipped},
+        "precision": asdict(found.precision),
+        "points": points,
+        "warnings": list(found.notes),
+    }
 
 
 def write_report(origin: Origin, found: Mapping[str, Any], path: Path) -> None:

@@ -12,8 +12,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from compress.evaluation.variants import Costing, Precision, Tally
-from compress.report.exploring import Origin, facts
+from compress.evaluation.variants import Tally
+from compress.report.exploring import Variants, facts, measured
 from compress.report.sweep import arithmetic, took, value_of
 from compress.report.units import count, percentage
 
@@ -44,24 +44,14 @@ class BlockLoss:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sensitivity:
+class Sensitivity(Variants):
     """Everything that one run of `compress sensitivity` found; `shares` are fractions of each group's channels."""
 
-    origin: Origin
     importance: str
     formula: str
-    ranked_on: str
     shares: tuple[float, ...]
-    original: Tally
     groups: tuple[GroupLoss, ...]
     blocks: tuple[BlockLoss, ...]
-    images: int
-    asked: int
-    complete: bool
-    prepared: float
-    costing: Costing
-    precision: Precision
-    notes: tuple[str, ...]
 
     @property
     def points(self) -> int:
@@ -74,19 +64,10 @@ def tree(found: Sensitivity) -> dict[str, Any]:
     return {
         "importance": found.importance,
         "formula": found.formula,
-        "ranked_on": found.ranked_on,
         "shares": list(found.shares),
-        "images": found.images,
-        "asked": found.asked,
-        "complete": found.complete,
-        "original": asdict(found.original),
         "groups": [asdict(g) for g in found.groups],
         "blocks": [asdict(b) for b in found.blocks],
-        "seconds": {"prepared": found.prepared, "full": found.costing.full, "total": found.costing.total},
-        "operators": {"computed": found.costing.computed, "skipped": found.costing.skipped},
-        "precision": asdict(found.precision),
-        "points": found.points,
-        "warnings": list(found.notes),
+        **measured(found, found.points),
     }
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.evaluation.variants import Costing, Precision, Tally
-from compress.report.exploring import Origin, facts
+from compress.report.exploring import Variants, facts, measured
 from compress.report.units import duration, percentage
 from compress.surgery.verify import TOLERANCE
 
@@ -38,25 +38,15 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
-    """What a sweep found. `what` says in words what leaves; `seconds` are those of preparation and of measuring."""
+class Sweep(Variants):
+    """What a sweep found. `what` says in words what leaves."""
 
-    origin: Origin
     layer: str
     what: str
     mode: str
     channels: int
-    original: Tally
     curves: tuple[Curve, ...]
-    images: int
-    asked: int
-    complete: bool
-    ranked_on: str
     max_relative_error: float
-    prepared: float
-    costing: Costing
-    precision: Precision
-    notes: tuple[str, ...]
 
     @property
     def points(self) -> int:
@@ -77,19 +67,10 @@ def tree(found: Sweep) -> dict[str, Any]:
         "what": found.what,
         "mode": found.mode,
         "channels": found.channels,
-        "images": found.images,
-        "asked": found.asked,
-        "complete": found.complete,
-        "ranked_on": found.ranked_on,
         "exactness": {"max_relative_error": found.max_relative_error, "tolerance": TOLERANCE},
-        "original": asdict(found.original),
         "curves": [asdict(c) for c in found.curves],
-        "seconds": {"prepared": found.prepared, "full": found.costing.full, "total": found.costing.total},
-        "operators": {"computed": found.costing.computed, "skipped": found.costing.skipped},
-        "precision": asdict(found.precision),
-        "points": found.points,
         "share_of_full": found.share,
-        "warnings": list(found.notes),
+        **measured(found, found.points),
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.core.errors import TrainingError, UsageError
+from compress.core.errors import TrainingError, UsageError, first_line
 from compress.core.progress import Advance, Progress
 from compress.graph.trace import quiet_module, set_mode
 from compress.recovery.training.augment import changed, drawn
@@ -260,9 +260,8 @@ def _require_that_it_runs(task: Task, team: Team) -> None:
         with torch.no_grad(), quiet_module(task.module):
             task.module(some)
     except RuntimeError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(
-            f"the network does not run with its channels last: {reason}", fix="leave --channels-last out"
+            f"the network does not run with its channels last: {first_line(error)}", fix="leave --channels-last out"
         ) from error
 
 
