@@ -13,12 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,6 +43,7 @@ HALVED = ("resnet18", "resnet50", "mobilenet_v3_large")
 WEIGHED = ("resnet18", "resnet50", "mobilenet_v3_large", "efficientnet_b0", "vgg16_bn", "vit_b_16")
 NETWORKS = {"networks": ELEVEN, "speed": ELEVEN + DEEPER + WIDER, "half": HALVED, "memory": WEIGHED}
 PARTS = (*NETWORKS, "help")
+HELPED = ("compress --help", "compress slim --help")
 HELP_RUNS = 10
 
 
@@ -65,10 +69,12 @@ def main() -> None:
 
 
 def _measured(parts: tuple[str, ...], only: str, limit: float) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    yield "about", "machine", _child(["machine"], limit)
+    if set(parts) != {"help"}:
+        yield "about", "machine", _child(["machine"], limit)
     for part in (p for p in PARTS if p in parts):
         if part == "help":
-            yield part, "seconds", {"runs": (runs := _help_seconds()), "median": median(runs)}
+            for command in HELPED:
+                yield part, command, _help_seconds(command)
             continue
         for name in (n for n in NETWORKS[part] if fnmatchcase(n, only)):
             with tempfile.TemporaryDirectory() as folder:
@@ -101,15 +107,18 @@ def _child(arguments: list[str], limit: float) -> dict[str, Any]:
     return {"error": (done.stderr.strip().splitlines() or [f"process ended with {done.returncode}"])[-1][:200]}
 
 
-def _help_seconds() -> list[float]:
-    """Wall seconds of `compress --help`, once it is in the file cache."""
-    command = [sys.executable, "-m", "compress", "--help"]
-    runs = []
+def _help_seconds(command: str) -> dict[str, Any]:
+    """Wall and CPU seconds of a command's help, once the program is compiled, as pip does, and in the file cache."""
+    about = {"load": round(os.getloadavg()[0], 2), "python": platform.python_version(), "typer": version("typer")}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    full, runs = [sys.executable, "-m", *command.split()], []
     for _ in range(HELP_RUNS + 1):
-        start = time.perf_counter()
-        subprocess.run(command, capture_output=True, check=True, cwd=HERE.parent)
-        runs.append(time.perf_counter() - start)
-    return runs[1:]
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(full, capture_output=True, check=True, cwd=HERE.parent, env=environment)
+        wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+        runs.append({"wall": wall, "cpu": cpu})
+    return {"runs": runs[1:]} | {kind: median(run[kind] for run in runs[1:]) for kind in ("wall", "cpu")} | about
 
 
 if __name__ == "__main__":

@@ -248,8 +248,11 @@ def _memory(records: Record, _: Iterable[str]) -> str:
 
 
 def _help(records: Record, _: Iterable[str]) -> str:
-    taken = records["seconds"]
-    return (
-        f"## `compress --help`\n\n{taken['median']:.3f} s, median of {len(taken['runs'])} "
-        f"(bar: {HELP} s, {_met(taken['median'] < HELP)}).\n"
-    )
+    rows = [
+        [f"`{command}`", f"{taken['wall']:.3f}", f"{taken['cpu']:.3f}", str(len(taken["runs"])), f"{taken['load']:g}"]
+        for command, taken in records.items()
+    ]
+    table = _rows("command | wall seconds, median | CPU seconds, median | runs | load of the machine", rows)
+    made = sorted({f"Python {taken['python']}, typer {taken['typer']}" for taken in records.values()})
+    met = _met(all(taken["wall"] < HELP for taken in records.values()))
+    return f"## What help takes\n\n{'; '.join(made)}.\n\n{table}\nBar: {HELP} s: {met}.\n"

@@ -22,7 +22,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from compress.core.errors import TraceError
+from compress.core.errors import TraceError, first_line
 from compress.graph.modules import Parts, quiet_module, replaced, set_mode, tensors_of, walk
 from compress.graph.nodes import Nodes
 from compress.graph.shapes import empty_as, shaped
@@ -267,8 +267,7 @@ def trace(module: nn.Module, example: tuple[Any, ...], *, train: bool = False) -
     assert failure is not None
     shapes = [tuple(t.shape) for t in pytree.tree_leaves(example) if isinstance(t, Tensor)]
     raise TraceError(
-        f"the network does not run on an input of shape {', '.join(map(str, shapes))}: "
-        f"{str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__}",
+        f"the network does not run on an input of shape {', '.join(map(str, shapes))}: {first_line(failure)}",
         fix="give the shape it expects with --input-shape",
     ) from failure
 
@@ -284,8 +283,7 @@ def attempt(module: nn.Module, example: tuple[Any, ...], *, meta: bool) -> tuple
         try:
             _run(module, example, meta=meta, record=record, parts=parts, placed=False)
         except Exception as error:  # noqa: BLE001 - the caller asks whether it runs
-            text = str(error).strip().splitlines()
-            return record, text[0] if text else type(error).__name__
+            return record, first_line(error)
     return record, None
 
 

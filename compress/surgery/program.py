@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, export
 from torch.utils import _pytree as pytree
 
-from compress.core.errors import TraceError
+from compress.core.errors import TraceError, first_line
 from compress.core.types import Plan
 from compress.graph.analyse import Analysis, analyse
 from compress.graph.positions import all_renumbered
@@ -87,8 +87,8 @@ def graph_of(module: nn.Module, example: tuple[Any, ...], *, dynamic_batch: bool
                 return export(module, example, dynamic_shapes=shapes, strict=False).module(check_guards=False)
             except Exception as error:  # noqa: BLE001 - the next, more static attempt may do; the last failure is told
                 failure = error
-    text = str(failure).strip().splitlines()
-    raise TraceError(f"torch.export cannot trace the network: {text[0] if text else type(failure).__name__}")
+    assert failure is not None
+    raise TraceError(f"torch.export cannot trace the network: {first_line(failure)}") from failure
 
 
 def cut_graph(graph: fx.GraphModule, example: tuple[Any, ...], plan: Plan) -> tuple[fx.GraphModule, Analysis]:

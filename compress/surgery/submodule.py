@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress.core.errors import TraceError, UsageError
+from compress.core.errors import TraceError, UsageError, first_line
 from compress.graph.trace import quiet_module, set_mode
 from compress.surgery.module import twin
 
@@ -42,7 +42,7 @@ def inputs_of(module: nn.Module, example: tuple[Any, ...], path: str) -> tuple[A
             set_mode(module, train=False)
             module(*example)
     except Exception as error:  # noqa: BLE001 - what the rest of the network does after it is not asked for
-        failure = f"the network fails before it is called: {str(error).splitlines()[0] if str(error) else error!r}"
+        failure = f"the network fails before it is called: {first_line(error)}"
     finally:
         handle.remove()
     if not seen:
