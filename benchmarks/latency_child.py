@@ -22,6 +22,7 @@ ROUND_TO = (1, 8, 16)
 TRIES = 5  # of Torch-Pruning's ratio, halving the interval
 ROUNDS, SECONDS = 20, 4.0
 RUNS = 20
+SAME = 0.05  # Torch-Pruning's MACs count as as many where they differ from ours by at most this share
 CALIBRATION, HELD_OUT = 48, 16
 
 
@@ -92,8 +93,10 @@ def half(name: str, folder: str) -> dict[str, Any]:
     by_label = dict(zip([*there, "control"], times, strict=True))
     before, control = by_label["before"], by_label["control"]
     ratios = {label: asdict(paired("before", before, by_label[label], control)) for label in there if label != "before"}
-    peers = [label for label in there if label.startswith("tp")]
+    share = json.loads((Path(folder) / f"{name}.json").read_text())
     found: dict[str, Any] = {"latency": ratios, "before": spread(before).p50, "rounds": len(before)}
+    made = [label for label in there if label.startswith("tp") and share[label]]
+    peers = [label for label in made if abs(share[label] / share["ours"] - 1) <= SAME]
     if peers:
         best = min(peers, key=lambda label: ratios[label]["ratio"])
         found |= {"best": best, "against_best": asdict(paired(best, by_label[best], by_label["ours"], control))}
