@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compress.graph.analyse import analyse
 from tests.zoo.harness import Net, cut_both, randomised
 
 IMAGE = (torch.randn(2, 3, 12, 12),)
@@ -77,3 +78,20 @@ def test_numbers_that_coincide_are_left_alone() -> None:
     assert outcome.module.channels == kept
     assert outcome.module.image_size == (12, 12)
     assert outcome.module.table == [12, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_a_channel_tied_to_the_input_says_where() -> None:
+    """Channels added to the image's own stay, and the reason names the operator; those beside them may leave."""
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        joined = torch.cat([x, net.a(x)], dim=1)
+        return net.head(joined + net.b(x))
+
+    parts = {"a": nn.Conv2d(3, 5, 1), "b": nn.Conv2d(3, 8, 1), "head": nn.Conv2d(8, 4, 1)}
+    analysis = analyse(randomised(Net(run, **parts)), IMAGE)
+    pinned = {g.name: (g.size, str(g.pinned[0])) for g in analysis.groups if not g.prunable}
+    size, why = pinned["b"]
+    assert size == 3
+    assert why.startswith("meets a channel that is fixed")
+    assert "aten.add" in why
+    assert [g.size for g in analysis.prunable] == [5]

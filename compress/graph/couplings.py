@@ -18,6 +18,7 @@ from torch import Tensor
 from compress.core.choosing import Attention
 from compress.graph.trace import Op, Ref, Trace
 
+FIXED_PARTNER = "meets a channel that is fixed, of the network's input for example"
 Block = tuple[tuple[int, ...], np.ndarray]
 Layout = tuple[Block, ...]
 
@@ -126,7 +127,12 @@ class Couplings:
         if one is None or two is None:
             self.pin(one if two is None else two, why)
         elif one is not two:
-            self.ties.append((one if one.ndim == 1 else one.ravel(), two if two.ndim == 1 else two.ravel()))
+            one, two = one if one.ndim == 1 else one.ravel(), two if two.ndim == 1 else two.ravel()
+            if not (one.all() and two.all()):
+                free = (one != 0) & (two != 0)
+                self.pin(np.maximum(one, two)[~free], FIXED_PARTNER)
+                one, two = one[free], two[free]
+            self.ties.append((one, two))
 
     def pin(self, labels: np.ndarray | None, why: str) -> None:
         """These labels stay."""
