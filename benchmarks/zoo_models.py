@@ -158,8 +158,10 @@ def _of(kind: str, names: list[tuple[str, str]], make: Callable[[str, int], Any]
 
 
 def find(kind: str, name: str) -> Entry:
-    """Return the entry of that kind and name."""
-    return next(e for e in entries() if e.kind == kind and e.name == name)
+    """Return the entry of that kind and name, among the zoo's own or those of other libraries."""
+    from zoo_others import entries as others
+
+    return next(e for e in (*entries(), *others()) if e.kind == kind and e.name == name)
 
 
 @torch.no_grad()
