@@ -124,6 +124,24 @@ def test_a_recurrent_state_has_one_size_on_a_sequence_of_one_step(layer: nn.Modu
     assert outcome.worst < 1e-6
 
 
+class Looking(OneStep):
+    """Looks at a value of its input, so that it is traced on real tensors."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Read the last state."""
+        return super().forward(x + 1 if x.sum() > 1e6 else x)
+
+
+def test_a_recurrent_layer_is_as_free_on_real_tensors() -> None:
+    """The kernel that a processor has for a whole LSTM hides no channel, and is used again afterwards."""
+    example, layer = (torch.randn(2, 4, 5),), nn.LSTM(5, 6, batch_first=True)
+    free, seen = (analyse(net(layer, 6).eval(), example) for net in (OneStep, Looking))
+    assert (free.traces[0].on_meta, seen.traces[0].on_meta) == (True, False)
+    assert leaving_with(seen, "head.weight", 1, 2) == leaving_with(free, "head.weight", 1, 2)
+    assert torch.backends.mkldnn.enabled
+    assert cut_both(randomised(Looking(layer, 6).eval()), example).worst < 1e-6
+
+
 def test_the_collector_is_back_whatever_happens() -> None:
     """Work that runs without the garbage collector leaves it as it was, also where it fails or is nested."""
     assert gc.isenabled()

@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.core.errors import TraceError, first_line
-from compress.graph.modules import Parts, quiet_module, replaced, set_mode, tensors_of, walk
+from compress.graph.modules import Parts, by_operators, quiet_module, replaced, set_mode, tensors_of, walk
 from compress.graph.nodes import Nodes
 from compress.graph.shapes import empty_as, shaped
 
@@ -311,7 +311,8 @@ def _run(
     inputs = pytree.tree_map_only(Tensor, lambda t: t.to("meta") if meta else t, example)
     record.batch = _batch(example)
     record.inputs = tuple(recorder.number(t) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor))
-    with module_paths(module, recorder, parts) if placed else nullcontext(), recorder:
+    whole = nullcontext() if meta else by_operators()
+    with whole, module_paths(module, recorder, parts) if placed else nullcontext(), recorder:
         if isinstance(module, fx.GraphModule):
             with _reparametrize_module(module, used, tie_weights=True):
                 out = Nodes(module, recorder, meta=meta).run(*inputs)
