@@ -1,4 +1,4 @@
-"""Networks of other libraries, cut by half and proved exact: nothing of `compress` was made for any of them.
+"""Networks of other libraries, cut by half and proved exact; no line of `compress` knows any of them.
 
     pip install segmentation-models-pytorch transformers pytorchcv monai einops ultralytics open_clip_torch \
         efficientnet_pytorch
