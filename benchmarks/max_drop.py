@@ -1,7 +1,8 @@
 """How few MACs the shipped network needs within one point of its accuracy: the default against magnitude pruning.
 
 Every row is the same search (`--max-drop 1.0`), so that each way of cutting gets its smallest network within the
-bound: by the default, and by magnitude (`l1`, `l2`) in one step, recovered as the default is and not at all. Accuracy
+bound: by the default, and by magnitude (`l1`, `l2`) in one step, recovered as the default is and not at all. By default
+channels leave in blocks that the runtime likes, which is coarse in so narrow a network; two rows do without. Accuracy
 is on the 2,000 shipped test images, recovery learns from the 1,000 shipped calibration images without their labels.
 """
 
@@ -29,6 +30,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "l2, recovered": {"importance": "l2"},
     "l1, not recovered": {"importance": "l1", "recover": False},
     "l2, not recovered": {"importance": "l2", "recover": False},
+    "the default, --round-to 1": {"round_to": 1},
+    "l2, recovered, --round-to 1": {"importance": "l2", "round_to": 1},
 }
 
 
@@ -40,9 +43,8 @@ def measured(points: float, round_to: int | None, given: dict[str, Any]) -> dict
         calibration=str(MODELS / "fashion-mnist" / "calibration.npz"),
         data=str(MODELS / "fashion-mnist" / "test.npz"),
         max_drop=points,
-        round_to=round_to,
         bench=False,
-        **given,
+        **{"round_to": round_to, **given},
     )
     try:
         report = run_slim(options, Silent())

@@ -92,7 +92,7 @@ MONAI: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] =
     "unetr": ("UNETR", (1, 2, (32, 32, 32)), {"feature_size": 8, "hidden_size": 48, "mlp_dim": 96, "num_heads": 4},
               (1, 32, 32, 32)),
     "swin_unetr": ("SwinUNETR", (1, 2), {"feature_size": 12, "depths": (1, 1, 1, 1), "num_heads": (2, 2, 4, 4)},
-                   (1, 32, 32, 32)),
+                   (1, 64, 64, 64)),
     "vit": ("ViT", (1, (32, 32, 32), (16, 16, 16)), {"hidden_size": 48, "mlp_dim": 96, "num_layers": 2, "num_heads": 4,
             "classification": True}, (1, 32, 32, 32)),
     "high_res_net": ("HighResNet", (3, 1, 2), {}, (1, 16, 16, 16)),
