@@ -68,3 +68,20 @@ def test_a_mistyped_command_is_suggested() -> None:
     result = CliRunner().invoke(app, ["slmi"], env=WIDE)
     assert result.exit_code == 2
     assert "No such command 'slmi'. Did you mean 'slim'?" in result.output
+
+
+def test_int8_auto_may_be_two_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--int8 auto` is `--int8-auto`, and `--int8` before anything else stays a flag."""
+    from compress.cli import slim
+
+    seen: list[dict[str, object]] = []
+    monkeypatch.setattr(slim, "_run", lambda fields, *, quiet: seen.append(fields))
+    net = tmp_path / "net.pt"
+    net.write_bytes(b"a network")
+    images = tmp_path / "seen.npz"
+    images.write_bytes(b"images")
+    rest = ["--percent", "0.5", "--calibration", str(images), "--out", str(tmp_path / "small.onnx")]
+    for words in (["--int8", "auto"], ["--int8"]):
+        done = CliRunner().invoke(app, ["slim", str(net), *words, *rest])
+        assert done.exit_code == 0, done.output
+    assert [(fields["int8"], fields["int8_auto"]) for fields in seen] == [(True, True), (True, False)]

@@ -40,13 +40,28 @@ def command(name: str) -> Any:
     return typer.main.get_command(alone)
 
 
+def joined(args: list[str]) -> list[str]:
+    """Read `--int8 auto` as `--int8-auto`: an option cannot be both a flag and take a word.
+
+    >>> joined(["net.pt", "--int8", "auto", "--int8"])
+    ['net.pt', '--int8-auto', '--int8']
+    """
+    found: list[str] = []
+    for arg in args:
+        if arg == "auto" and found[-1:] == ["--int8"]:
+            found[-1] = "--int8-auto"
+        else:
+            found.append(arg)
+    return found
+
+
 class Commands(TyperGroup):
     """Commands that are listed by their first line, and imported when one of them is asked for."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the name and the whole command that `args` begin with, and the other arguments."""
         name, listed, rest = super().resolve_command(ctx, args)
-        return name, command(name) if name and listed else None, rest
+        return name, command(name) if name and listed else None, joined(rest)
 
     def get_help_option(self, ctx: Any) -> TyperOption | None:
         """Return typer's --help with a default: where it has none, typer imports pydantic to read that it is absent."""

@@ -58,7 +58,7 @@ class Deploying:
         bool,
         typer.Option(
             "--int8-auto",
-            help="As --int8, but the layers that it costs most stay in float32 until the drop is small enough.",
+            help="Or --int8 auto: as --int8, but what it costs most stays in float32 until the drop is small enough.",
             rich_help_panel=PANEL,
         ),
     ] = False
