@@ -68,7 +68,7 @@ def test_numbers_that_coincide_are_left_alone() -> None:
         y = net.a(x)
         return net.b(y.reshape(len(y), net.channels, -1).reshape(len(y), net.channels, *y.shape[2:]))
 
-    parts = {"a": nn.Conv2d(3, 12, 1), "b": nn.Conv2d(12, 4, 1), "channels": 12, "image_size": (12, 12)}
+    parts = {"a": nn.Conv2d(3, 12, 3, stride=3), "b": nn.Conv2d(12, 4, 1), "channels": 12, "image_size": (12, 12)}
     net = randomised(Net(run, **parts, table=[12, 1, 2, 3, 4, 5, 6, 7, 8, 9]))
     outcome = cut_both(net, IMAGE)
     assert outcome.why_not is None

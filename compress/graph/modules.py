@@ -54,10 +54,10 @@ def quiet_module(module: nn.Module, parts: Parts | None = None) -> Iterator[None
     """
     parts = walk(module) if parts is None else parts
     filled, empty = _remembered(parts)
-    forget(parts)
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
+        forget(parts)
         with torch.no_grad():
             yield
     finally:
