@@ -66,6 +66,8 @@ class Block(NamedTuple):  # there are as many as channels, and a frozen dataclas
 
 def protected(group: Group, keep: Sequence[str]) -> bool:
     """Whether a glob names one of the group's parameters or the module that owns it."""
+    if not keep:
+        return False
     names = {name for m in group.members for name in (m.parameter, m.parameter.rpartition(".")[0])}
     return any(fnmatchcase(name, pattern) for pattern in keep for name in names)
 

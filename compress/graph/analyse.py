@@ -191,15 +191,11 @@ def settle(c: Couplings) -> np.ndarray:
 
 def _components(c: Couplings) -> np.ndarray:
     """Number of the connected component of every label, in the order of their first labels."""
-    first, rest = _by_runs(c)
-    while not np.array_equal(further := first[first], first):
-        first = further
+    component, rest = _by_runs(c)
     if rest:
-        rows, cols = (first[np.concatenate(side)] for side in zip(*rest, strict=True))
-        first = _united(rows, cols, c.count)[first]
-    seen = np.zeros(c.count, dtype=np.int64)
-    seen[first] = 1
-    component: np.ndarray = (np.cumsum(seen) - 1)[first]
+        rows, cols = (component[np.concatenate(side)] for side in zip(*rest, strict=True))
+        first = _united(rows, cols, int(component.max()) + 1)
+        component = (np.cumsum(first == np.arange(len(first))) - 1)[first][component]
     return component
 
 
@@ -207,7 +203,7 @@ Tie = tuple[np.ndarray, np.ndarray]
 
 
 def _by_runs(c: Couplings) -> tuple[np.ndarray, list[Tie]]:
-    """For every label an older one that it is tied to, or itself; and the ties that this leaves out.
+    """Number of the component of every label, as far as these ties connect it, and the ties that this leaves out.
 
     Most ties are between whole runs of labels: those are united run by run. A run that is tied to older labels in
     some order (of a concatenation, say) takes their places.
@@ -234,23 +230,28 @@ def _by_runs(c: Couplings) -> tuple[np.ndarray, list[Tie]]:
             half.append((j, one))
         else:
             rest.append((one, two))
-    first = np.arange(c.count)
-    spans = [slice(start := run.item(0), start + run.size) for run in runs]
-    for i, span in enumerate(spans):
-        if parent[i] != i:
-            first[span] = runs[root(i)]
     places: dict[int, np.ndarray] = {}
     for i, labels in half:
         at = root(i)
-        if at not in places and labels.max() < spans[at].start:
-            first[spans[at]] = places[at] = labels
+        if at not in places and labels.max() < runs[at].item(0):
+            places[at] = labels
         elif places.get(at) is not labels:
             rest.append((runs[at], labels))
-    return first, rest
+    component = np.zeros(c.count, dtype=np.int64)
+    spans = [slice(start := run.item(0), start + run.size) for run in runs]
+    found = 1
+    for i, span in enumerate(spans):  # what a run is tied to is older than it, and has its numbers already
+        if parent[i] != i:
+            component[span] = component[spans[root(i)]]
+        elif i in places:
+            component[span] = component[places[i]]
+        else:
+            component[span] = np.arange(found, found := found + runs[i].size)
+    return component, rest
 
 
 def _united(rows: np.ndarray, cols: np.ndarray, count: int) -> np.ndarray:
-    """For every one of `count` labels the smallest that ties from `rows` to `cols` connect it to."""
+    """For every one of `count` nodes the smallest that ties from `rows` to `cols` connect it to."""
     apart = rows != cols
     rows, cols = rows[apart], cols[apart]
     touched = np.zeros(count, dtype=bool)

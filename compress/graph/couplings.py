@@ -249,6 +249,8 @@ def refs(item: object) -> list[int]:
     if isinstance(item, Ref):
         return [item.value]
     if isinstance(item, (list, tuple)):
+        if all(type(part) is Ref for part in item):  # a long list, to be concatenated
+            return [part.value for part in item]
         return [value for part in item for value in refs(part)]
     return []
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from compress.core.types import Group, Member, Reason
 from compress.graph.couplings import Pin
+from compress.graph.stretches import Stretches, stretches
 
 if TYPE_CHECKING:
     from compress.graph.analyse import Analysis
@@ -31,65 +32,73 @@ def pinned_components(analysis: Analysis) -> np.ndarray:
 
 def find_groups(analysis: Analysis) -> tuple[Group, ...]:
     """Gather the channels of every component into groups, in the order of the network's parameters."""
-    slots, slot, labels = _incidence(analysis)
-    if not slots:
+    names, starts, ends = _slots(analysis)
+    if not names:
         return ()
-    comp = analysis.component[labels]
-    # Channels with the same parameter dimensions, equally often, have the same sum of random 64-bit words.
-    words = np.random.default_rng(0).integers(1, 2**63, size=len(slots), dtype=np.uint64)
-    signature = np.zeros(analysis.channels, dtype=np.uint64)
-    np.add.at(signature, comp, words[slot])
     fixed = pinned_components(analysis)
-    signature[fixed] ^= np.uint64(1 << 63)  # pinned channels never share a group with free ones
-    lengths = np.bincount(comp)
-    channels = np.flatnonzero(lengths)
-    _, first, inverse = np.unique(signature[channels], return_index=True, return_inverse=True)
-    by_group = channels[np.argsort(first[inverse], kind="stable")]
-    sizes = np.bincount(inverse)[np.argsort(first)]
-    place = np.zeros(analysis.channels, dtype=np.int64)
+    found = stretches(analysis.component, starts, ends, fixed)
+    # Channels with the same parameter dimensions, equally often, have the same sum of random 64-bit words.
+    words = np.random.default_rng(0).integers(1, 2**63, size=len(names), dtype=np.uint64)
+    signature = np.zeros(len(found.first), dtype=np.uint64)
+    np.add.at(signature, found.run, words[found.slot])
+    signature[fixed[found.first]] ^= np.uint64(1 << 63)  # pinned channels never share a group with free ones
+    lengths = np.bincount(found.run, minlength=len(found.first))
+    runs = np.flatnonzero(lengths)
+    _, first, inverse = np.unique(signature[runs], return_index=True, return_inverse=True)
+    by_group = runs[np.argsort(first[inverse], kind="stable")]
+    counts = np.bincount(inverse)[np.argsort(first)]
+    place = np.zeros(len(lengths), dtype=np.int64)
     place[by_group] = np.arange(len(by_group))
-    order = np.argsort(place[comp], kind="stable")  # slots and labels are in order already
-    slot, labels = slot[order], labels[order]
-    position = labels - np.array([start for *_, start in slots])[slot]
-    reads, reasons = _marked(analysis, analysis.couplings.consumed)[labels], _Reasons(analysis)
+    order = np.argsort(place[found.run], kind="stable")  # those of one run are in order already
+    slot, label = found.slot[order], found.label[order]
+    position = label - starts[slot]
+    reads, reasons = _marked(analysis, analysis.couplings.consumed)[label], _Reasons(analysis)
     groups, at, used = [], 0, 0
-    for size in sizes.tolist():
-        ids = by_group[at : at + size]
-        here = slice(used, used + size * int(lengths[ids[0]]))  # equal signatures have equal lengths
-        row = slice(used, used + int(lengths[ids[0]]))
-        parts = _members(slots, slot[row], reads[row], position[here].reshape(size, -1))
+    for count in counts.tolist():
+        here = by_group[at : at + count]
+        width = int(lengths[here[0]])  # equal signatures have equal lengths
+        row = slice(used, used + width)
+        ids, positions = _spread(found, here, position[used : used + count * width].reshape(count, width))
+        parts = _members(names, slot[row], reads[row], positions)
         groups.append(Group(_name(parts), parts, ids, reasons.of(ids, parts) if fixed[ids[0]] else ()))
-        at, used = at + size, here.stop
+        at, used = at + count, used + count * width
     return tuple(_unique(groups))
 
 
-Slot = tuple[str, int, int]  # parameter, dimension, its first label
-
-
-def _incidence(analysis: Analysis) -> tuple[list[Slot], np.ndarray, np.ndarray]:
-    """Every labelled index of every parameter: the slots, and per index its slot and its label.
+def _slots(analysis: Analysis) -> tuple[list[tuple[str, int]], np.ndarray, np.ndarray]:
+    """The dimensions of parameters that hold channels: parameter and dimension, the first label, the one past the last.
 
     Extents of kernels are no channels: they all stay, and no group holds them.
     """
     found = analysis.slots
-    extent = np.zeros(analysis.couplings.count + 1, dtype=np.int64)
-    extent[1:] = np.cumsum(_marked(analysis, analysis.couplings.extents))
-    sizes = found.ends - found.starts
-    taken = np.flatnonzero(extent[found.ends] - extent[found.starts] < sizes)
-    starts, sizes = found.starts[taken], sizes[taken]
-    slots = [(*found.names[i], start) for i, start in zip(taken.tolist(), starts.tolist(), strict=True)]
+    extents = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *analysis.couplings.extents], axis=None))
+    owners = np.searchsorted(found.starts, extents[extents < analysis.couplings.parameter_labels], side="right") - 1
+    counts = np.bincount(owners[owners >= 0], minlength=len(found.starts))
+    taken = np.flatnonzero(counts < found.ends - found.starts)
+    return [found.names[i] for i in taken.tolist()], found.starts[taken], found.ends[taken]
+
+
+def _spread(found: Stretches, runs: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The channels of `runs`, and for each its indices in all places: `position` (runs, places) has those of the first.
+
+    The result is laid out place by place, which is how it is read.
+    """
+    sizes = found.size[runs]
     before = np.cumsum(sizes) - sizes
-    return slots, np.repeat(np.arange(len(slots)), sizes), np.repeat(starts - before, sizes) + np.arange(sizes.sum())
+    within = np.arange(sizes.sum()) - np.repeat(before, sizes)
+    return np.repeat(found.first[runs], sizes) + within, (np.repeat(position.T, sizes, axis=1) + within).T
 
 
-def _members(slots: Sequence[Slot], here: np.ndarray, reads: np.ndarray, positions: np.ndarray) -> tuple[Member, ...]:
+def _members(
+    slots: Sequence[tuple[str, int]], here: np.ndarray, reads: np.ndarray, positions: np.ndarray
+) -> tuple[Member, ...]:
     """`here` are the slots of one channel, sorted; `positions` (channels, slots) the indices of all of them."""
     starts = np.flatnonzero(np.r_[True, here[1:] != here[:-1]])
     numbers, read = here[starts].tolist(), reads[starts].tolist()
     bounds = itertools.pairwise([*starts.tolist(), len(here)])
     return tuple(
         [
-            Member(slots[number][0], slots[number][1], positions[:, a:b], not consumed)
+            Member(*slots[number], positions[:, a:b], not consumed)
             for number, consumed, (a, b) in zip(numbers, read, bounds, strict=True)
         ]
     )

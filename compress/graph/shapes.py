@@ -116,13 +116,15 @@ def _mean(x: Tensor, dim: Any, keepdim: bool = False, *, dtype: Any = None) -> A
 def _cat(parts: list[Tensor], dim: int = 0) -> Any:
     first = parts[0]
     at = dim % max(first.dim(), 1)
-    around = (*first.shape[:at], *first.shape[at + 1 :])
+    before, after = first.shape[:at], first.shape[at + 1 :]
     for part in parts:
-        if (*part.shape[:at], *part.shape[at + 1 :]) != around or part.dim() != first.dim():
-            return NotImplemented
         if part.dtype != first.dtype or not part.is_meta or not part.is_contiguous():
             return NotImplemented
-    return _new(first, (*first.shape[:at], sum(part.shape[at] for part in parts), *first.shape[at + 1 :]))
+    shapes = [part.shape for part in parts]
+    for shape in set(shapes):
+        if len(shape) != first.dim() or shape[:at] != before or shape[at + 1 :] != after:
+            return NotImplemented
+    return _new(first, (*before, sum([shape[at] for shape in shapes]), *after))
 
 
 KERNELS: dict[Any, Kernel] = {

@@ -157,7 +157,8 @@ class Recorder(TorchDispatchMode):
                     self.trace.constants[found] = item  # nothing made it: its values are the network's own
             return Ref(found)
         if isinstance(item, (list, tuple)):
-            return [self._ref(part) for part in item]
+            known = self.numbers  # what has a number is a tensor that lives, and nothing else has its id
+            return [Ref(known[id(part)]) if id(part) in known else self._ref(part) for part in item]
         return item
 
     @classmethod

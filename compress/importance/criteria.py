@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.core.errors import PlanError, UsageError
 from compress.core.registry import Registry
@@ -31,12 +32,18 @@ class Weights:
     evidence: Evidence | None = None
     _cache: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict)
 
+    @cached_property
+    def kernels(self) -> frozenset[str]:
+        """Names of the parameters of two dimensions or more."""
+        return frozenset(n for n, t in self.tensors.items() if isinstance(t, nn.Parameter) and t.dim() > 1)
+
     def norms(self, name: str, dim: int, order: int) -> np.ndarray:
         """Sum of |w|**order over all but `dim`, (size of dim,) float64."""
-        key = (name, dim, order)
-        if key not in self._cache:
-            self._cache[key] = _power_sums(self.tensors[name].detach(), dim, order).double().cpu().numpy()
-        return self._cache[key]
+        if (name, dim, order) not in self._cache:
+            tensor = self.tensors[name].detach()
+            for d in {dim, *range(min(2, tensor.dim()))}:  # most are read along both, and are in the cache now
+                self._cache[name, d, order] = _power_sums(tensor, d, order).double().cpu().numpy()
+        return self._cache[name, dim, order]
 
 
 def _power_sums(tensor: Tensor, dim: int, order: int) -> Tensor:
@@ -44,15 +51,17 @@ def _power_sums(tensor: Tensor, dim: int, order: int) -> Tensor:
 
     PyTorch's norm is slow where it reduces over the leading dimension, its sum is not; blocks keep temporaries small.
     """
-    if order == 2 and tensor.numel() <= _SMALL and tensor.dtype == torch.float32 and tensor.device.type == "cpu":
-        small = tensor.numpy().reshape(math.prod(tensor.shape[:dim]), tensor.shape[dim], -1)
+    before, after = math.prod(tensor.shape[:dim]), math.prod(tensor.shape[dim + 1 :])
+    quick = tensor.numel() <= _SMALL or (after == 1 and before <= _FEW)
+    if order == 2 and quick and tensor.dtype == torch.float32 and tensor.device.type == "cpu":
+        small = tensor.numpy().reshape(before, tensor.shape[dim], after)
         return torch.from_numpy(np.einsum("icj,icj->c", small, small)).double()
     if dim == 0:
         others = list(range(1, tensor.dim()))
         return (torch.linalg.vector_norm(tensor, order, dim=others) if others else tensor.abs()).double() ** order
-    shape = (tensor.shape[dim], math.prod(tensor.shape[dim + 1 :]))
+    shape = (tensor.shape[dim], after)
     total = torch.zeros(shape, dtype=torch.float64, device=tensor.device)
-    rows = tensor.reshape(math.prod(tensor.shape[:dim]), *shape)
+    rows = tensor.reshape(before, *shape)
     for block in rows.split(max(1, _BLOCK // max(1, math.prod(shape)))):
         wide = block if block.dtype == torch.float64 else block.float()
         total += (wide.abs() if order == 1 else wide * wide).sum(0)
@@ -61,6 +70,7 @@ def _power_sums(tensor: Tensor, dim: int, order: int) -> Tensor:
 
 _BLOCK = 2**18
 _SMALL = 2**14  # elements; here the calls take longer than the arithmetic
+_FEW = 2**10  # terms of a float32 sum one after the other
 Function = Callable[[Group, Weights], np.ndarray | None]
 
 

@@ -7,7 +7,6 @@ on a layer's fan-in, so the others are divided by their mean over the group befo
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,19 +18,18 @@ from compress.importance.criteria import Weights, criterion
 
 def kernels(group: Group, weights: Weights) -> list[Member]:
     """Members that are kernels (two dimensions or more); all parameters where the group has none."""
-    wide = [m for m in group.members if weights.tensors[m.parameter].dim() > 1]  # tells most apart, and is quick
-    return _parameters(wide, weights) or _parameters(group.members, weights)
-
-
-def _parameters(members: Sequence[Member], weights: Weights) -> list[Member]:
-    return [m for m in members if isinstance(weights.tensors[m.parameter], nn.Parameter)]
+    wide = weights.kernels
+    found = [m for m in group.members if m.parameter in wide]
+    return found or [m for m in group.members if isinstance(weights.tensors[m.parameter], nn.Parameter)]
 
 
 def _magnitude(group: Group, weights: Weights, order: int) -> np.ndarray:
     members = kernels(group, weights)
     if not members:
         return np.zeros(group.size)
-    each = np.stack([weights.norms(m.parameter, m.dim, order)[m.indices].sum(axis=1) for m in members])
+    taken = [weights.norms(m.parameter, m.dim, order)[m.indices.T] for m in members]  # each (m, channels)
+    starts = np.cumsum([0, *(len(part) for part in taken[:-1])])
+    each = np.add.reduceat(np.concatenate(taken), starts)  # a member may hold several indices of a channel
     each = each if order == 1 else np.sqrt(each)
     means = each.mean(axis=1, keepdims=True)
     total: np.ndarray = (each / np.where(means > 0, means, 1.0)).sum(axis=0)

@@ -42,7 +42,15 @@ def plan_of(analysis: Analysis, channels: Iterable[int]) -> Plan:
     """Return the plan that takes away these channels (numbers as in `Group.labels`)."""
     gone = channels if isinstance(channels, np.ndarray) else np.fromiter(channels, dtype=np.int64)
     kept = kept_indices(analysis, dead_of(analysis, gone))
-    return Plan({n: {d: tuple(k.tolist()) for d, k in dims.items()} for n, dims in kept.items()}, analysis.attention)
+    made: dict[bytes, tuple[int, ...]] = {}  # a layer's weight and its norm's tensors lose the same ones
+
+    def listed(indices: np.ndarray) -> tuple[int, ...]:
+        key = indices.tobytes()
+        if key not in made:
+            made[key] = tuple(indices.tolist())
+        return made[key]
+
+    return Plan({n: {d: listed(k) for d, k in dims.items()} for n, dims in kept.items()}, analysis.attention)
 
 
 def dead_labels(analysis: Analysis, plan: Plan) -> np.ndarray:
