@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +10,6 @@ from statistics import median
 from typing import Any
 
 Record = Mapping[str, Any]
-DEEPER = (
-    ("densenet121", "densenet169", "densenet201"),
-    ("resnet50", "resnet101", "resnet152"),
-    ("swin_t", "swin_s", "swin_b"),
-)
 FEW, FASTER = 0.25, 3
 
 
@@ -25,7 +19,7 @@ def write_table(records: Mapping[tuple[str, str], Record], path: Path) -> None:
     for (kind, _), record in records.items():
         kinds.setdefault(kind, []).append(record)
     every = list(records.values())
-    parts = ["# The zoo: every network cut by half\n", _versions(every), _bars(every), _few(every), _growth(every)]
+    parts = ["# The zoo: every network cut by half\n", _versions(every), _bars(every), _few(every)]
     parts += ["## By kind\n", _summary(kinds)]
     for kind, rows in kinds.items():
         parts.append(f"## {kind}\n\n{_table(rows)}")
@@ -120,36 +114,6 @@ def _few(every: Sequence[Record]) -> str:
         if r.get("ok") and r["free"] < FEW
     ]
     return "Networks under 25 % free, and why:\n\n" + ("\n".join(lines) if lines else "none.") + "\n"
-
-
-def _growth(every: Sequence[Record]) -> str:
-    """Seconds against operators and weights, for networks of one family; an exponent of 1 is linear."""
-    known = {
-        r["name"]: r for r in every if r["kind"] == "torchvision classification" and "seconds" in r and "operators" in r
-    }
-    lines = ["| networks | operators | million weights | seconds | exponent in operators | Torch-Pruning's |"]
-    lines.append("|---|---|---|---|---|---|")
-    for names in DEEPER:
-        rows = [known[n] for n in names if n in known]
-        if len(rows) < len(names):
-            continue
-        ops = [r["operators"] for r in rows]
-        ours = [r["seconds"] for r in rows]
-        theirs = [r.get("peer_s") for r in rows]
-        cells = [
-            ", ".join(names),
-            ", ".join(str(n) for n in ops),
-            ", ".join(f"{r['parameters'] / 1e6:.0f}" for r in rows),
-            ", ".join(f"{s:.3f}" for s in ours),
-            f"{_exponent(ops, ours):.2f}",
-            f"{_exponent(ops, theirs):.2f}" if all(theirs) else "-",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "Growth with depth:\n\n" + "\n".join(lines) + "\n"
-
-
-def _exponent(sizes: Sequence[float], seconds: Sequence[float | None]) -> float:
-    return math.log((seconds[-1] or 1) / (seconds[0] or 1)) / math.log(sizes[-1] / sizes[0])
 
 
 def _summary(kinds: Mapping[str, list[Record]]) -> str:

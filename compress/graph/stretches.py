@@ -28,7 +28,7 @@ class Stretches:
 
 
 def stretches(component: np.ndarray, starts: np.ndarray, ends: np.ndarray, apart: np.ndarray) -> Stretches:
-    """Find the stretches of the labels `starts[s]` to `ends[s]`, for all slots s, which are in order and do not overlap.
+    """Find the stretches of the labels `starts[s]` to `ends[s]` for all slots s, in order and without overlap.
 
     `component` is an array over labels. `apart` is a boolean array over components: where it changes, a run ends.
 
