@@ -98,7 +98,7 @@ def _members(
     bounds = itertools.pairwise([*starts.tolist(), len(here)])
     return tuple(
         [
-            Member(*slots[number], positions[:, a:b], not consumed)
+            Member(slots[number][0], slots[number][1], positions[:, a:b], not consumed)
             for number, consumed, (a, b) in zip(numbers, read, bounds, strict=True)
         ]
     )
