@@ -1,8 +1,12 @@
 """The smallest share of the MACs that holds a bound which only a measurement can tell: few, well-chosen tries.
 
 Accuracy falls as channels leave, slowly at first and then fast. Between the smallest share that held and the largest
-that did not, the next try is where the line through the two best known points crosses the bound (regula falsi, in the
-logarithm of the share), kept away from both ends so that the bracket shrinks whatever the curve.
+that did not, the next try is where the line through the two best known points crosses the bound (regula falsi), kept
+away from both ends so that the bracket shrinks whatever the curve. The line is drawn in logarithms, of the share and of
+what is lost: what is lost grows about as a power of what has left.
+
+One cut is luckier than another: accuracy over the share is a rough line, and the first cut that fails by little need not
+be the last that could hold. Tries that are left go a little below it.
 """
 
 from __future__ import annotations
@@ -21,6 +25,9 @@ BOLD, CAREFUL = 0.5, 0.8
 # With no share that holds yet, tries above this one go to the mildest at once; none is below the least.
 NEARLY, LEAST = 0.7, 1e-3
 SAME = 1e-3
+# A failure that loses no more than so many times what is allowed is a near one; how much smaller a share is tried then.
+NEAR, BELOW = 1.5, 1.06
+LITTLE = 0.05
 # How near to the ends of the bracket the next try may lie, as a share of it.
 AWAY = 0.2
 
@@ -48,10 +55,11 @@ def search(
     `more` is asked before every try whether there is time for it.
     """
     known = [Tried(1.0, slack)]
+    slack = max(slack, 1e-9)
     asked: list[float] = []
     least = max(floor, LEAST)
     for _ in range(tries):
-        share = _next(known, least)
+        share = _next(known, least, slack)
         if share is None or any(abs(share - other) < SAME for other in asked):
             nothing = not any(t.margin >= 0 for t in known[1:])
             return (
@@ -67,33 +75,54 @@ def search(
     return f"{tries} cuts were tried"
 
 
-def _next(known: Sequence[Tried], least: float) -> float | None:
-    """Where to try next; None where the bracket is narrow enough."""
+def _next(known: Sequence[Tried], least: float, slack: float) -> float | None:
+    """Where to try next; None where the bracket is narrow enough, and nothing below it is worth a try."""
     top = min(t.share for t in known if t.margin >= 0)
     failed = max((t.share for t in known if t.margin < 0 and t.share < top), default=None)
     if failed is None:  # the smallest share so far holds: go down, boldly, but not beyond what the line foretells
         if top <= least * CLOSE:
             return None
-        guess = FIRST if len(known) == 1 else min(max(_crossing(known) or 0.0, BOLD * top), CAREFUL * top)
+        guess = FIRST if len(known) == 1 else min(max(_crossing(known, slack) or 0.0, BOLD * top), CAREFUL * top)
         return max(guess, least)
     low, high = math.log(max(failed, least)), math.log(top)
     if high - low < math.log(CLOSE):
-        return None
-    guess = math.log(_crossing(known) or math.exp((low + high) / 2))
+        return _below([t for t in known if t.share < top], least, slack)
+    guess = math.log(_crossing(known, slack) or math.exp((low + high) / 2))
     inside = min(max(guess, low + AWAY * (high - low)), high - AWAY * (high - low))
     return MILDEST if top == 1.0 and math.exp(inside) > NEARLY else math.exp(inside)
 
 
-def _crossing(known: Sequence[Tried]) -> float | None:
-    """Where the line through the two measured points nearest to the bound crosses it, in the logarithm of the share.
+def _below(failures: Sequence[Tried], least: float, slack: float) -> float | None:
+    """A little below the near failures, which are the largest; None where that is known to fail by more."""
+    shares = sorted((t.share for t in failures), reverse=True)
+    for share, other in zip(shares, [*shares[1:], 0.0], strict=True):
+        if next(_lost(t, slack) for t in failures if t.share == share) > math.log(NEAR):
+            return None
+        if share / BELOW > max(other * CLOSE, least):
+            return share / BELOW
+    return None
 
-    None where the line does not fall with the share.
+
+def _lost(tried: Tried, slack: float) -> float:
+    """The logarithm of what is lost over what may be: 0 at the bound, negative inside; next to nothing counts as that.
+
+    >>> [round(_lost(Tried(0.5, margin), 1.0), 2) for margin in (0.0, 0.5, -1.0, 2.0)]
+    [0.0, -0.69, 0.69, -3.0]
     """
-    measured = sorted((t for t in known if math.isfinite(t.margin)), key=lambda t: abs(t.margin))[:2]
+    return math.log(max((slack - tried.margin) / slack, LITTLE))
+
+
+def _crossing(known: Sequence[Tried], slack: float) -> float | None:
+    """Where the line through the two measured points nearest to the bound crosses it.
+
+    None where what is lost does not fall with the share.
+    """
+    measured = sorted((t for t in known if math.isfinite(t.margin)), key=lambda t: abs(_lost(t, slack)))[:2]
     if len(measured) < 2:
         return None
     low, high = sorted(measured, key=lambda t: t.share)
-    if low.share == high.share or low.margin >= high.margin:
+    more, less = _lost(low, slack), _lost(high, slack)
+    if low.share == high.share or more <= less:
         return None
     x, y = math.log(low.share), math.log(high.share)
-    return math.exp(min(max(x - low.margin * (y - x) / (high.margin - low.margin), math.log(LEAST)), 0.0))
+    return math.exp(min(max(x + more * (y - x) / (more - less), math.log(LEAST)), 0.0))
