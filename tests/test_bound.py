@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import compress
 from compress.budget.schedule import Way, part_of
-from compress.budget.search import CLOSE, MILDEST, TRIES, Tried, search
+from compress.budget.search import BELOW, CLOSE, MILDEST, TRIES, Tried, _next, search
 from compress.cli import app
 from compress.core.bounds import MaxDrop, bound_of, seconds_of
 from compress.core.budgets import Budget, Macs, Percent
@@ -114,6 +114,14 @@ def test_the_search_ends_near_the_crossing(name: str) -> None:
     asked, held, _ = _searched(curve, 1.0)
     assert len(asked) <= TRIES
     assert crossing <= min(held) <= crossing * (1.3 if name == "lossless" else 1.1)
+
+
+@pytest.mark.parametrize(("margin", "below"), [(-0.3, True), (-2.0, False)])
+def test_below_a_failure_by_little_is_looked_once_more(margin: float, *, below: bool) -> None:
+    """The bracket is narrow: what is a little smaller than a near failure may still hold, than a far one not."""
+    known = [Tried(1.0, 1.0), Tried(0.25, 0.6), Tried(0.2, 0.3), Tried(0.197, margin), Tried(0.12, -6.0)]
+    share = _next(known, 1e-3, 1.0)
+    assert (share == pytest.approx(0.197 / BELOW)) if below else (share is None)
 
 
 def test_a_curve_that_never_holds_is_tried_at_its_mildest() -> None:

@@ -5,8 +5,8 @@ that did not, the next try is where the line through the two best known points c
 away from both ends so that the bracket shrinks whatever the curve. The line is drawn in logarithms, of the share and of
 what is lost: what is lost grows about as a power of what has left.
 
-One cut is luckier than another: accuracy over the share is a rough line, and the first cut that fails by little need not
-be the last that could hold. Tries that are left go a little below it.
+One cut is luckier than another: accuracy over the share is a rough line, and a cut that fails by little need not be the
+last that could hold. Tries that are left go a little below it.
 """
 
 from __future__ import annotations
