@@ -22,6 +22,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def measured(rounds: int) -> dict[str, Any]:
                 break
     return {
         "versions": {"torch": torch.__version__, "torch-pruning": version("torch-pruning")},
-        "machine": this_machine(),
+        "machine": asdict(this_machine()),
         "rounds": rounds,
         "networks": found,
     }
@@ -167,8 +168,9 @@ def told(found: Mapping[str, Any]) -> str:
     errors = {name: row["peer_error"] for name, row in found["networks"].items() if "peer_error" in row}
     return (
         "# How the time of a cut grows with depth\n\n"
-        f"`python benchmarks/growth.py --rounds {found['rounds']}`, {found['machine']}, torch-pruning "
-        f"{found['versions']['torch-pruning']}. CPU seconds on one thread for trace, analysis, plan and removal of "
+        f"`python benchmarks/growth.py --rounds {found['rounds']}`, torch {found['versions']['torch']}, torch-pruning "
+        f"{found['versions']['torch-pruning']}, {found['machine']['cpu']}. CPU seconds on one thread, the least of all "
+        "rounds, for trace, analysis, plan and removal of "
         "half of the channels; exponents from the least deep to the deepest network. Reads: the tensors that all "
         "operators take, which in a dense network grow with the square of the depth.\n\n"
         + "\n".join(lines)
