@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from compress.core.types import Attention
 from compress.graph.analyse import settle
 from compress.graph.couplings import Couplings
+from compress.graph.stretches import stretches
 
 
 def _plain(count: int, ties: list[tuple[np.ndarray, np.ndarray]]) -> list[int]:
@@ -48,3 +49,29 @@ def test_components_are_those_of_a_plain_union(seed: int) -> None:
             runs.append(wide)
             couplings.tie(wide, labels)
     assert settle(couplings).tolist() == _plain(couplings.count, couplings.ties)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_stretches_hold_every_label_of_every_slot_once(seed: int) -> None:
+    """Laid out, occurrences are the labels in order; runs part where `apart` changes and share no component."""
+    draw = np.random.default_rng(seed)
+    steps = draw.choice([1, 1, 1, 0, -3, 5], size=int(draw.integers(2, 40)))
+    component = np.abs(np.cumsum(steps))
+    apart = draw.random(int(component.max()) + 1) < 0.3
+    bounds = np.unique([0, *draw.integers(1, len(component) + 1, size=int(draw.integers(1, 10)))])
+    starts, ends = bounds[:-1], bounds[1:]
+    kept = draw.random(len(starts)) < 0.8  # slots need not touch
+    kept[0] = True
+    starts, ends = starts[kept], ends[kept]
+    found = stretches(component, starts, ends, apart)
+    laid = [
+        (slot, label + i, found.first[run] + i)
+        for slot, label, run in zip(found.slot, found.label, found.run, strict=True)
+        for i in range(found.size[run])
+    ]
+    plain = [(s, label, component[label]) for s in range(len(starts)) for label in range(starts[s], ends[s])]
+    assert laid == plain
+    held = [range(found.first[run], found.first[run] + found.size[run]) for run in set(found.run.tolist())]
+    assert len({c for run in held for c in run}) == sum(len(run) for run in held)
+    assert all(len(set(apart[list(run)].tolist())) == 1 for run in held)
