@@ -283,8 +283,8 @@ def told(found: dict[str, Any]) -> str:
         "The last column compares the outputs of masked and pruned network, over the largest output.",
         table(("", "ours", "ours, held-out training images", "paper: VGG-19, CIFAR-10"), beside),
         f"Fine-tuning: a cosine from {tuned['rate']:g} to 0, the better on held-out training images of "
-        f"{_rates(found)}. Original and small network are trained for as many epochs as the cut one in all. Widths left: "
-        f"`{found['cfg_after']}`",
+        f"{_rates(found)}. Original and small network are trained for as many epochs as the cut one in all. Widths "
+        f"left: `{found['cfg_after']}`",
         picture("e1-widths.png", "channels of every convolution before and after"),
     )
 
