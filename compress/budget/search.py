@@ -27,6 +27,7 @@ NEARLY, LEAST = 0.7, 1e-3
 SAME = 1e-3
 # A failure that loses no more than so many times what is allowed is a near one; how much smaller a share is tried then.
 NEAR, BELOW = 1.5, 1.06
+# Of what is allowed; whoever loses less, or gains, counts as this.
 LITTLE = 0.05
 # How near to the ends of the bracket the next try may lie, as a share of it.
 AWAY = 0.2
