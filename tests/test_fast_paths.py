@@ -63,11 +63,12 @@ def test_one_group_alone_is_cut_as_block_by_block(step: int, target: int) -> Non
     assert _of_one(problem, 0, target).tolist() == (np.concatenate(plain).tolist() if plain else [])
 
 
-def test_small_tensors_are_summed_as_large_ones() -> None:
+@pytest.mark.parametrize("shape", [(4, 6, 3, 2), (200, 300, 1, 1), (1200, 40)])  # small; pointwise; a long sum
+def test_small_tensors_are_summed_as_large_ones(shape: tuple[int, ...]) -> None:
     """The short way for small tensors gives the sums of squares of every dimension."""
-    tensor = torch.randn(4, 6, 3, 2, generator=torch.Generator().manual_seed(0))
-    for dim in range(4):
-        others = [d for d in range(4) if d != dim]
+    tensor = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    for dim in range(len(shape)):
+        others = [d for d in range(len(shape)) if d != dim]
         torch.testing.assert_close(_power_sums(tensor, dim, 2), tensor.double().square().sum(others), rtol=1e-5, atol=0)
 
 

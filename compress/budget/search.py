@@ -95,12 +95,12 @@ def _next(known: Sequence[Tried], least: float, slack: float) -> float | None:
 
 def _below(failures: Sequence[Tried], least: float, slack: float) -> float | None:
     """A little below the near failures, which are the largest; None where that is known to fail by more."""
-    shares = sorted((t.share for t in failures), reverse=True)
-    for share, other in zip(shares, [*shares[1:], 0.0], strict=True):
-        if next(_lost(t, slack) for t in failures if t.share == share) > math.log(NEAR):
+    down = sorted(failures, key=lambda t: -t.share)
+    for tried, other in zip(down, [*(t.share for t in down[1:]), 0.0], strict=True):
+        if _lost(tried, slack) > math.log(NEAR):
             return None
-        if share / BELOW > max(other * CLOSE, least):
-            return share / BELOW
+        if tried.share / BELOW > max(other * CLOSE, least):
+            return tried.share / BELOW
     return None
 
 

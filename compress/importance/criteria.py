@@ -33,7 +33,7 @@ class Weights:
     _cache: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict)
 
     @cached_property
-    def kernels(self) -> frozenset[str]:
+    def wide(self) -> frozenset[str]:
         """Names of the parameters of two dimensions or more."""
         return frozenset(n for n, t in self.tensors.items() if isinstance(t, nn.Parameter) and t.dim() > 1)
 

@@ -18,7 +18,7 @@ from compress.importance.criteria import Weights, criterion
 
 def kernels(group: Group, weights: Weights) -> list[Member]:
     """Members that are kernels (two dimensions or more); all parameters where the group has none."""
-    wide = weights.kernels
+    wide = weights.wide
     found = [m for m in group.members if m.parameter in wide]
     return found or [m for m in group.members if isinstance(weights.tensors[m.parameter], nn.Parameter)]
 
