@@ -316,3 +316,25 @@ def test_shapes_that_depend_on_values_are_compared_by_their_values() -> None:
     assert cut.delivered.own
     assert exact(cut)
     assert cut.delivered.module.first.out_features == 8
+
+
+class PartlyRotated(nn.Module):
+    """Turns the first channels of every head and passes the others on: here there are none to pass on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 4
+        self.first, self.last = nn.Linear(5, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run."""
+        x = self.first(x).unflatten(-1, (self.heads, 4))
+        turned, rest = x[..., :4], x[..., 4:]
+        return self.last(torch.cat([turned * 2.0, rest], -1).flatten(-2))
+
+
+def test_an_empty_slice_pins_nothing() -> None:
+    """A slice of no channels can be taken and concatenated; the heads stay free."""
+    cut = halved(PartlyRotated(), torch.randn(2, 7, 5))
+    assert exact(cut)
+    assert cut.delivered.module.first.out_features == 8

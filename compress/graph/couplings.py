@@ -209,7 +209,7 @@ class Couplings:
 def _simplify(dims: tuple[int, ...], array: np.ndarray) -> Block | None:
     """Drop the dimensions along which the labels do not vary; None where nothing labelled is left."""
     for axis in reversed(range(len(dims))):
-        if len(dims) > 1 and not varies(array, axis):
+        if array.size > 1 and len(dims) > 1 and not varies(array, axis):
             array = array[at_first(axis)].squeeze(axis)
             dims = dims[:axis] + dims[axis + 1 :]
     if array.size < 2 or not (array.item(0) or array.any()):

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.graph.analyse import Analysis, apply_rule
 from compress.graph.couplings import Couplings, operands
+from compress.graph.modules import fresh
 from compress.graph.rewrite import Sizes, new_constants
 from compress.graph.rules.table import arguments
 from compress.graph.trace import Op, Recorder, Ref, Trace, module_paths, quiet_module, set_mode, tensors_in, tensors_of
@@ -34,7 +35,7 @@ _LOW = (torch.float32, torch.float16, torch.bfloat16)
 def _widen(item: Any) -> Any:
     if isinstance(item, Tensor) and item.dtype in _LOW:
         return item.double()
-    return torch.float64 if item in _LOW else item
+    return torch.float64 if isinstance(item, torch.dtype) and item in _LOW else item
 
 
 class Double(TorchFunctionMode):
@@ -258,18 +259,27 @@ class Masked(nn.Module):
         (original,) = self._original
         with silenced(original, self._analysis, self._dead):
             set_mode(original, train=False)
-            return original(*inputs)
+            return original(*fresh(inputs))
 
 
 def masked_output(module: nn.Module, example: tuple[Any, ...], analysis: Analysis, dead: np.ndarray) -> list[Tensor]:
     """Outputs of the masked original on `example`, in float64."""
-    with silenced(module, analysis, dead, double=True):
+    with silenced(module, analysis, dead, double=True), _same_draws(example):
         set_mode(module, train=False)
-        return tensors_in(module(*example))
+        return tensors_in(module(*fresh(example)))
 
 
 def double_output(module: nn.Module, example: tuple[Any, ...]) -> list[Tensor]:
     """Outputs of `module` on `example`, computed in float64."""
-    with quiet_module(module), FastGroups(), Double():
+    with quiet_module(module), FastGroups(), Double(), _same_draws(example):
         set_mode(module, train=False)
-        return tensors_in(module(*example))
+        return tensors_in(module(*fresh(example)))
+
+
+@contextmanager
+def _same_draws(example: tuple[Any, ...]) -> Iterator[None]:
+    """What draws random numbers in evaluation too draws the same ones each time; nobody else's draws change."""
+    devices = {t.device for t in pytree.tree_leaves(example) if isinstance(t, Tensor) and t.is_cuda}
+    with torch.random.fork_rng(devices=sorted(d.index for d in devices)):
+        torch.manual_seed(0)
+        yield

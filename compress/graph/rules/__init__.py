@@ -6,7 +6,18 @@ and pins those that must stay. What has no rule is pinned by the caller, and rep
 
 from __future__ import annotations
 
-from compress.graph.rules import contraction, create, elementwise, norm, reduce, select, shape, spatial
+from compress.graph.rules import (
+    contraction,
+    create,
+    elementwise,
+    indexed,
+    norm,
+    reduce,
+    select,
+    shape,
+    spatial,
+    spectral,
+)
 from compress.graph.rules.table import RULES, Rule
 
 __all__ = [
@@ -15,9 +26,11 @@ __all__ = [
     "contraction",
     "create",
     "elementwise",
+    "indexed",
     "norm",
     "reduce",
     "select",
     "shape",
     "spatial",
+    "spectral",
 ]

@@ -18,11 +18,9 @@ from compress.graph.trace import Op
     "aten.new_empty",
     "aten.empty_strided",
     "aten.new_empty_strided",
-    "aten.rand",
-    "aten.randn",
 )
 def constant(c: Couplings, op: Op) -> None:
-    """A tensor whose elements are all alike (or random): no index is special."""
+    """A tensor whose elements are all alike: no index is special."""
     out = op.outs[0]
     c.set(out, [((d,), c.fresh(size)) for d, size in enumerate(c.shape(out)) if size > 1])
     c.const.add(out)
@@ -31,6 +29,15 @@ def constant(c: Couplings, op: Op) -> None:
 @rule("aten.arange", "aten.linspace", "aten.eye", "aten.scalar_tensor", "aten.tril_indices", "aten.triu_indices")
 def positions(c: Couplings, op: Op) -> None:
     """A tensor whose values are its positions: no index can leave."""
+    c.set(op.outs[0], [])
+
+
+@rule("aten.rand", "aten.randn", "aten.rand_like", "aten.randn_like", "aten.bernoulli", "aten.bernoulli_",
+      "aten.uniform_", "aten.normal_")  # fmt: skip
+def draws(c: Couplings, op: Op) -> None:
+    """Random numbers: as many are drawn as before, so that a cut network draws the same ones and can be checked."""
+    for v in operands(op):
+        c.fix_all(v, "random numbers are drawn for it")
     c.set(op.outs[0], [])
 
 

@@ -97,10 +97,6 @@ _ACTIVATIONS = (
 
 rule(
     "aten.native_dropout",
-    "aten.bernoulli_",
-    "aten.bernoulli",
-    "aten.uniform_",
-    "aten.normal_",
     "aten.fill_",
     "aten.zero_",
     "aten.masked_fill",
@@ -120,8 +116,6 @@ rule(
     "aten.ones_like",
     "aten.full_like",
     "aten.empty_like",
-    "aten.rand_like",
-    "aten.randn_like",
     "aten.threshold",
     "aten.hardtanh",
     "aten.hardtanh_",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from compress.graph.couplings import Block, Couplings, operands, refs
-from compress.graph.positions import choose, known
 from compress.graph.rules.elementwise import unify
 from compress.graph.rules.table import arguments, rule, value, wrap
 from compress.graph.trace import Op
@@ -121,7 +120,7 @@ def cat(c: Couplings, op: Op) -> None:
     out = op.outs[0]
     rank = len(c.shape(out))
     dim = wrap(int(arguments(op)["dim"]), rank)
-    parts = [v for v in refs(op.args[0]) if len(c.shape(v)) == rank]
+    parts = [v for v in refs(op.args[0]) if len(c.shape(v)) == rank and c.shape(v)[dim]]  # an empty one adds nothing
     along = [c.labels(v, dim) for v in parts]
     blocks: list[Block] = []
     if any(a is not None for a in along):
@@ -161,63 +160,6 @@ def stack(c: Couplings, op: Op) -> None:
     parts = refs(op.args[0])
     blocks = _across(c, parts, -1)
     c.set(out, [(tuple(d + (d >= at) for d in dims), array) for dims, array in blocks])
-
-
-@rule("aten.index", "aten._unsafe_index")
-def index(c: Couplings, op: Op) -> None:
-    """x[..., i, j, ...] with index tensors: indexed dimensions stay, the others move.
-
-    One dimension, indexed by positions that are known (a buffer, a list), has its labels chosen alike.
-    """
-    x, out = operands(op)[0], op.outs[0]
-    given = list(op.args[1])
-    at = [d for d, item in enumerate(given) if item is not None]
-    if len(at) == 1 and choose(c, x, at[0], refs(given[at[0]])[0]):
-        c.set(out, _chosen(c, x, at[0], refs(given[at[0]])[0]))
-        return
-    for item in given:
-        for v in refs(item):
-            c.fix_all(v, "its values are used as an index")
-    for d in at:
-        c.fix(x, d, "indexed by a tensor")
-    new_dims = len(c.shape(out)) - (len(c.shape(x)) - len(at))
-    adjacent = at == list(range(at[0], at[0] + len(at))) if at else True
-    front = at[0] if adjacent and at else 0
-    rest = [d for d in range(len(c.shape(x))) if d not in at]
-    target = {d: (i if i < front else i + new_dims) for i, d in enumerate(rest)}
-    c.set(out, [(tuple(target[d] for d in dims), a) for dims, a in c.layout(x)])
-
-
-def _chosen(c: Couplings, x: int, dim: int, index: int) -> list[Block]:
-    """Blocks of x with the known positions along `dim`."""
-    positions = known(c, index)
-    assert positions is not None
-    return [(dims, array[positions] if dims == (dim,) else array) for dims, array in c.layout(x)]
-
-
-@rule("aten.index_select")
-def index_select(c: Couplings, op: Op) -> None:
-    """Indices of one dimension, chosen by a tensor: that dimension stays, unless the tensor's values are known."""
-    a = arguments(op)
-    x = value(a["self"])
-    dim = wrap(int(a["dim"]), len(c.shape(x)))
-    if choose(c, x, dim, value(a["index"])):
-        c.set(op.outs[0], _chosen(c, x, dim, value(a["index"])))
-        return
-    c.fix_all(value(a["index"]), "its values are used as an index")
-    c.fix(x, wrap(int(a["dim"]), len(c.shape(x))), "indexed by a tensor")
-    c.set(op.outs[0], c.layout(x))
-
-
-@rule("aten.embedding")
-def embedding(c: Couplings, op: Op) -> None:
-    """Rows of w (V, D), chosen by a tensor (*) -> (*, D): the rows stay, D is carried."""
-    w, indices = operands(op)[:2]
-    c.fix_all(indices, "its values are used as an index")
-    c.fix(w, 0, "indexed by a tensor")
-    labels = c.labels(w, 1)
-    last = len(c.shape(op.outs[0])) - 1
-    c.set(op.outs[0], [((last,), labels)] if labels is not None else [])
 
 
 @rule("aten.unfold")

@@ -37,7 +37,6 @@ _spatial(
     "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
     "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "reflection_pad2d",
     "replication_pad2d", "grid_sampler_2d", "mkldnn_max_pool2d", "lp_pool2d", "fractional_max_pool2d",
-    "max_unpool2d",
 )
 _spatial(
     3, "max_pool3d", "max_pool3d_with_indices", "avg_pool3d", "_adaptive_avg_pool3d", "adaptive_avg_pool3d",
