@@ -11,6 +11,7 @@ from itertools import product
 from typing import Any
 
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from compress.graph.analyse import Analysis
 from compress.graph.couplings import operands
@@ -158,27 +159,31 @@ def subtrees(found: Facts) -> Facts:
 
 
 def options(old: Any, table: Mapping[Any, set[Any]]) -> list[Any]:
-    """What an attribute of value `old` may have become by the table; tuples and lists entry by entry."""
-    if type(old) in (tuple, list) and old and all(isinstance(i, int) and not isinstance(i, bool) for i in old):
-        every = [[i, *options(i, table)] for i in old]
-        if len(old) > 4:  # too many to mix: every entry takes its first option
-            every = [one[-1:] if i not in table.get(i, set()) else one[:1] for i, one in zip(old, every, strict=True)]
-        found = [type(old)(entries) for entries in product(*every)]
-        found.sort(key=lambda new: sum(a != b for a, b in zip(old, new, strict=True)))
-        return [new for new in found if new != old][:24]
-    if not isinstance(old, int) or isinstance(old, bool) or old < 2:
-        return []
-    return sorted(table.get(old, set()) - {old}, reverse=True)
+    """What an attribute of value `old` may have become by the table; collections entry by entry.
+
+    >>> options((("h", 8), 3), {8: {4}, 3: {3}})
+    [(('h', 4), 3)]
+    """
+    entries, spec = pytree.tree_flatten(old)
+    every = [[i, *sorted(table.get(i, set()) - {i}, reverse=True)] if _size(i) else [i] for i in entries]
+    if len(every) > 4:  # too many to mix: every entry takes its first option
+        every = [one[-1:] if i not in table.get(i, set()) else one[:1] for i, one in zip(entries, every, strict=True)]
+    found = [list(mixed) for mixed in product(*every)]
+    found.sort(key=lambda new: sum(a != b for a, b in zip(entries, new, strict=True)))
+    return [pytree.tree_unflatten(new, spec) for new in found if new != entries][:24]
 
 
 def certain(old: Any, table: Mapping[Any, set[Any]]) -> Any:
     """What an attribute of value `old` must have become; None where the table leaves a choice."""
-    if type(old) in (tuple, list):
-        entries = [certain(i, table) if isinstance(i, int) else None for i in old]
-        return None if None in entries else type(old)(entries)
-    if not isinstance(old, int) or isinstance(old, bool) or not table.get(old):
-        return old
-    return next(iter(table[old])) if len(table[old]) == 1 else None
+    entries, spec = pytree.tree_flatten(old)
+    every = [table.get(i, {i}) if _size(i) else {i} for i in entries]
+    if any(len(one) > 1 for one in every):
+        return None
+    return pytree.tree_unflatten([next(iter(one)) for one in every], spec)
+
+
+def _size(entry: Any) -> bool:
+    return isinstance(entry, int) and not isinstance(entry, bool) and entry > 1
 
 
 def folded(table: Mapping[Any, set[Any]], batch: int) -> dict[Any, set[Any]]:
@@ -196,6 +201,17 @@ def own_attributes(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any
         if type(inner).__module__.startswith("torch.nn.modules") and not isinstance(inner, nn.MultiheadAttention):
             continue
         for key, value in list(vars(inner).items()):
-            sized = isinstance(value, (int, tuple, list)) and not isinstance(value, bool)
-            if sized and not key.startswith("_"):
+            if key not in _MODULE and _holds_sizes(value):
                 yield path, inner, key, value
+
+
+def _holds_sizes(value: Any) -> bool:
+    """Whether it is an integer, or a collection of plain values with one among them."""
+    if type(value) in (tuple, list, dict):
+        entries = pytree.tree_leaves(value)
+        return all(type(i) in _PLAIN for i in entries) and any(map(_size, entries))
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_MODULE = frozenset(vars(nn.Module()))
+_PLAIN = (int, str, float, bool, type(None))

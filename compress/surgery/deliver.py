@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
-from compress.core.errors import ExactnessError
+from compress.core.errors import CompressError, ExactnessError, first_line
 from compress.core.types import Plan, Verdict
 from compress.graph.analyse import Analysis
-from compress.surgery.follow import Progress
+from compress.surgery.agreement import Progress
 from compress.surgery.module import cut_module
 from compress.surgery.program import cut_graph, graph_of
 from compress.surgery.verify import verify as check
@@ -43,15 +43,21 @@ def own_class(
     if isinstance(module, fx.GraphModule):
         return Refused("it was loaded as a graph")
 
-    def exact(cut: nn.Module) -> bool:
-        return check(module, cut, example, analysis, dead).exact
+    def judged(cut: nn.Module) -> Verdict | str:
+        try:
+            verdict = check(module, cut, example, analysis, dead)
+        except CompressError:
+            raise
+        except Exception as error:  # noqa: BLE001 - what runs on shapes alone may still refuse real tensors
+            return first_line(error)
+        return verdict if verdict.exact else f"the result differs by {verdict.max_relative_error:.2g}"
 
-    cut = cut_module(module, example, analysis, dead, exact)
+    cut = cut_module(module, example, analysis, dead, lambda cut: isinstance(judged(cut), Verdict))
     if cut.why_not is not None:
         return Refused(f"its code does not follow the cut: {cut.why_not}", cut.parts)
-    verdict = check(module, cut.module, example, analysis, dead) if verify else None
-    if verdict is not None and not verdict.exact:
-        return Refused(f"its code does not follow the cut: the result differs by {verdict.max_relative_error:.2g}")
+    verdict = judged(cut.module) if verify else None
+    if isinstance(verdict, str):
+        return Refused(f"its code does not follow the cut: {verdict}")
     changed = ", ".join(
         f"{name} {shorten(str(old), 60)} -> {shorten(str(new), 60)}"
         for name, (old, new) in list(cut.repaired.items())[:4]

@@ -18,9 +18,10 @@ from compress.core.collector import uncollected
 from compress.graph.analyse import Analysis
 from compress.graph.modules import quiet_module
 from compress.graph.positions import all_renumbered
+from compress.surgery.agreement import Progress
 from compress.surgery.attributes import refresh_bare_norms, refresh_layers
 from compress.surgery.cut import Kept, kept_indices, kept_tensors, sizes_after
-from compress.surgery.follow import Progress, follow
+from compress.surgery.follow import follow
 
 
 @dataclass(frozen=True, slots=True)

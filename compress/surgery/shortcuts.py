@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from compress.core.errors import ExactnessError, PlanError
 from compress.core.types import Verdict
 from compress.graph.couplings import operands
+from compress.graph.modules import fresh
 from compress.graph.prefix import recorded
 from compress.graph.residual import Block, around, blocks
 from compress.graph.trace import Op, Trace, quiet_module, set_mode, tensors_in, tensors_of, trace
@@ -258,7 +259,7 @@ class Zeroed(nn.Module):
         with quiet_module(original):
             set_mode(original, train=False)
             with _Zeroing(self._run.ops, self._branches):
-                return original(*inputs)
+                return original(*fresh(inputs))
 
 
 def zeroed_output(module: nn.Module, example: tuple[Any, ...], keys: Sequence[str]) -> list[Tensor]:

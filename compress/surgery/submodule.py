@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from compress.core.errors import TraceError, UsageError, first_line
+from compress.graph.modules import fresh
 from compress.graph.trace import quiet_module, set_mode
 from compress.surgery.module import twin
 
@@ -40,7 +41,7 @@ def inputs_of(module: nn.Module, example: tuple[Any, ...], path: str) -> tuple[A
     try:
         with quiet_module(module), torch.no_grad():
             set_mode(module, train=False)
-            module(*example)
+            module(*fresh(example))
     except Exception as error:  # noqa: BLE001 - what the rest of the network does after it is not asked for
         failure = f"the network fails before it is called: {first_line(error)}"
     finally:

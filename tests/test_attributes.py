@@ -1,0 +1,139 @@
+"""Sizes that a user's module remembers, wherever they are kept, follow the cut."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.core.budgets import Percent
+from compress.core.choosing import Scope
+from compress.core.clock import Clock
+from compress.surgery.attributes import certain, options, own_attributes
+from compress.surgery.network import cut_network
+from compress.surgery.planned import Cut, CutOptions
+
+
+def halved(module: nn.Module, *example: Tensor) -> Cut:
+    """Cut every group by half, checked against the masked original."""
+    return cut_network(module.eval(), example, CutOptions(budget=Percent(0.5), scope=Scope.LAYER), Clock())
+
+
+class Rearranged(nn.Module):
+    """A reshape as a layer that keeps its lengths as einops does: in a private tuple, and in a dictionary."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.lengths = {"h": heads}
+        self._pairs = (("h", heads),)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, n, h d) -> (N, h, n, d)."""
+        n, length, _ = x.shape
+        assert dict(self._pairs) == self.lengths
+        return x.view(n, length, self._pairs[0][1], -1).transpose(1, 2)
+
+
+class Attends(nn.Module):
+    """Attention whose heads are apart in such a layer, with a norm over the width of a head."""
+
+    def __init__(self, heads: int = 4, width: int = 8) -> None:
+        super().__init__()
+        self.embed, self.q, self.k, self.v = (nn.Linear(n, heads * width) for n in (5, *3 * [heads * width]))
+        self.apart, self.norm = Rearranged(heads), nn.LayerNorm(width)
+        self.out = nn.Linear(heads * width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run."""
+        x = self.embed(x)
+        q, k, v = (self.norm(self.apart(layer(x))) for layer in (self.q, self.k, self.v))
+        y = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+def test_lengths_in_private_and_nested_collections_follow() -> None:
+    """Both collections have the new number of heads; the original keeps its own."""
+    torch.manual_seed(0)
+    net = Attends()
+    cut = halved(net, torch.randn(2, 7, 5))
+    assert cut.delivered.own, cut.delivered.why
+    assert cut.delivered.verdict is not None
+    assert cut.delivered.verdict.exact
+    assert cut.delivered.module.apart._pairs == (("h", 2),)
+    assert cut.delivered.module.apart.lengths == {"h": 2}
+    assert net.apart._pairs == (("h", 4),)
+
+
+def test_collections_are_repaired_entry_by_entry() -> None:
+    """Names, numbers that stay and flags are left alone; two choices for one number are no certainty."""
+    table = {8: {4}, 3: {3}, 6: {2, 3}}
+    assert certain((("h", 8), True, [3]), table) == (("h", 4), True, [3])
+    assert certain({"a": 6}, table) is None
+    assert options({"a": 6, "b": "x"}, table) == [{"a": 3, "b": "x"}, {"a": 2, "b": "x"}]
+    assert options(("h", 1), table) == []
+
+
+def test_what_a_module_keeps_for_itself_is_no_size() -> None:
+    """PyTorch's own tables, tensors and objects among other values are passed over."""
+    net = Rearranged(4)
+    net.table = [4, torch.ones(2)]
+    net.mode = "h"
+    assert [key for _, _, key, _ in own_attributes(net)] == ["lengths", "_pairs"]
+
+
+class Picky(nn.Module):
+    """Runs on shapes alone, and refuses real tensors that are narrower than it was made for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run."""
+        x = self.first(x)
+        if not x.is_meta and x.shape[-1] != 16:
+            raise ValueError("wants 16 channels")
+        return self.last(x)
+
+
+def test_code_that_refuses_real_tensors_is_no_error() -> None:
+    """The graph is delivered instead, and its reason is what the code said."""
+    torch.manual_seed(0)
+    cut = halved(Picky(), torch.randn(2, 5))
+    assert not cut.delivered.own
+    assert "wants 16 channels" in cut.delivered.why
+    assert cut.delivered.verdict is not None
+    assert cut.delivered.verdict.exact
+
+
+class Remembering(nn.Module):
+    """Keeps sizes that nothing reads when it runs: some are its channels, some only look like them."""
+
+    def __init__(self, channels: int = 8, kernel: int = 8, heads: int = 4) -> None:
+        super().__init__()
+        self.channels, self.kernel_size, self.heads = channels, kernel, heads
+        self.first = nn.Conv2d(3, channels, kernel)
+        self.last = nn.Linear(channels * 4, 5)
+        self.width = channels * 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run: the view needs the width."""
+        return self.last(F.adaptive_avg_pool2d(self.first(x), 2).view(-1, self.width))
+
+
+def test_a_number_that_may_be_something_else_is_left_where_nothing_needs_it() -> None:
+    """The kernel stays 8 x 8 while the channels become 4, so neither 8 is touched; the width is needed."""
+    torch.manual_seed(0)
+    cut = halved(Remembering(), torch.randn(2, 3, 12, 12))
+    assert cut.delivered.own
+    net = cut.delivered.module
+    assert (net.first.out_channels, net.width) == (4, 16)
+    assert (net.kernel_size, net.channels) == (8, 8)
+
+
+def test_a_number_that_can_only_be_the_channels_follows_unread() -> None:
+    """With another kernel there is no doubt."""
+    torch.manual_seed(0)
+    cut = halved(Remembering(kernel=3), torch.randn(2, 3, 12, 12))
+    assert cut.delivered.own
+    assert (cut.delivered.module.kernel_size, cut.delivered.module.channels) == (3, 4)
