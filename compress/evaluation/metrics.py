@@ -91,7 +91,7 @@ def _run(module: nn.Module, images: Tensor, rows: int | None) -> Tensor:
         filled = torch.cat([images, images[-1:].expand(-len(images) % rows, *images.shape[1:])])
         return torch.cat([_run(module, part, None) for part in filled.split(rows)])[: len(images)]
     try:
-        output = module(images)
+        output = module(images.clone())  # it may write into them
     except RuntimeError as error:
         raise DataError(
             f"the network cannot be run on images of shape {tuple(images.shape)}: {first_line(error)}",

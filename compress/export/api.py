@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# The targets enter themselves into the table.
 from compress.core.deploying import Int8Method, Precision
 from compress.core.errors import CompressError, ExportError, UsageError, kind_and_line
 from compress.core.files import require_writable, written_together
@@ -34,6 +33,9 @@ from compress.export.parity import (
 from compress.export.quiet import evaluating, quiet
 from compress.export.rounding import only_rounding
 from compress.export.target import TARGETS, Job, Loaded, Target
+
+# The targets enter themselves into the table.
+from compress.graph.modules import fresh
 
 BATCHES = (1, 2, 5)
 # torch.export takes a dimension of length 1 for a constant.
@@ -212,7 +214,7 @@ def _target(path: Path) -> Target:
 def _ask(module: nn.Module, inputs: tuple[Tensor, ...], batch: int) -> Question:
     try:
         with torch.no_grad():
-            answer = tensors_of(module(*inputs))
+            answer = tensors_of(module(*fresh(inputs)))
     except Exception as error:
         raise ExportError(f"the network does not run at batch size {batch}: {_cause(error)}") from error
     if not answer:

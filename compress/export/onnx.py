@@ -29,6 +29,7 @@ from compress.export.parity import tensors_of
 from compress.export.pools import with_means
 from compress.export.target import TARGETS, Job, Loaded, Target
 from compress.export.trace import exported_program
+from compress.graph.modules import fresh
 
 # Rewrites of onnxsim that make more operators than there were: one matrix product becomes a Gemm between two Reshapes.
 UNWANTED = ["fuse_matmul_add_bias_into_gemm", "fuse_matmul_add_bias_into_gemm_batched"]
@@ -80,7 +81,7 @@ def _at_opset(job: Job) -> tuple[Any, tuple[str, ...]]:
 def _converted(job: Job) -> Any:
     """Return the network as an onnx ModelProto of the asked opset."""
     with torch.no_grad():
-        answer = job.module(*job.example)
+        answer = job.module(*fresh(job.example))
     outputs = len(tensors_of(answer))
     traced = with_means(exported_program(job.module, job.example, job.batched, job.sized))
     try:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from compress.graph.modules import fresh
+
 SEED = 0
 TOLERANCE = 1e-4
 
@@ -33,7 +35,7 @@ def answering(module: Callable[..., Any]) -> Callable[[tuple[Tensor, ...]], tupl
 
     def run(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         with torch.no_grad():
-            return tensors_of(module(*inputs))
+            return tensors_of(module(*fresh(inputs)))
 
     return run
 

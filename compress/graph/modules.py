@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 Parts = list[tuple[str, nn.Module]]  # every submodule with its path
 
@@ -43,6 +44,11 @@ def tensors_of(module: nn.Module, parts: Parts | None = None) -> dict[str, Tenso
                     if tensor is not None and id(tensor) not in found:
                         found[id(tensor)] = before + name, tensor
     return dict(found.values())
+
+
+def fresh(inputs: Any) -> Any:
+    """Copies of all tensors in `inputs`: a network may write into what it is given (`x -= mean`)."""
+    return pytree.tree_map_only(Tensor, torch.clone, inputs)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.graph.couplings import operands
+from compress.graph.modules import fresh
 from compress.graph.trace import Op, Recorder, Ref, Trace, module_paths, quiet_module, set_mode, tensors_in, tensors_of
 
 Compute = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -32,6 +33,7 @@ def recorded(module: nn.Module, inputs: tuple[Any, ...]) -> Trace:
 
     Unlike `trace`, a graph module is called as it is, so that the operators are those of every later call.
     """
+    inputs = fresh(inputs)
     run = Trace(on_meta=False, batch=len(inputs[0]))
     recorder = Recorder(run, {id(t): name for name, t in tensors_of(module).items()})
     run.inputs = tuple(recorder.number(t) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor))
@@ -206,7 +208,7 @@ def capture(
     with quiet_module(module):
         set_mode(module, train=False)
         with mode:
-            out = module(*inputs)
+            out = module(*fresh(inputs))
         mode.reach()
     return out, {at: Held(mode.splits[at], run.ops, mode.made, values) for at, values in mode.held.items()}
 
@@ -284,4 +286,4 @@ def resume(module: nn.Module, inputs: tuple[Any, ...], mode: Resume) -> Any:
     with quiet_module(module):
         set_mode(module, train=False)
         with mode:
-            return module(*inputs)
+            return module(*fresh(inputs))

@@ -309,7 +309,7 @@ def _run(
     used = {n: empty_as(t) for n, t in real.items()} if meta else real
     record = Trace(on_meta=meta) if record is None else record
     recorder = Recorder(record, {id(t): n for n, t in used.items()}, placed=placed)
-    inputs = pytree.tree_map_only(Tensor, lambda t: t.to("meta") if meta else t, example)
+    inputs = pytree.tree_map_only(Tensor, lambda t: t.to("meta") if meta else t.clone(), example)
     record.batch = _batch(example)
     record.inputs = tuple(recorder.number(t) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor))
     whole = nullcontext() if meta else by_operators()

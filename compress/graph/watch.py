@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from compress.graph.modules import fresh
 from compress.graph.trace import quiet_module, set_mode
 
 # Operator -> the positions of what it reads and of the tensor that names it.
@@ -88,4 +89,4 @@ def watched(module: nn.Module, inputs: tuple[Tensor, ...], tensors: Mapping[str,
     with quiet_module(module):
         set_mode(module, train=False)
         with Watch(tensors, beside):
-            return module(*inputs)
+            return module(*fresh(inputs))

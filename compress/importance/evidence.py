@@ -113,7 +113,7 @@ class Evidence:
         count = sum(len(batch) for batch in self.inputs)
         with _differentiable(self.module, self._part) as parameters:
             for batch, labels in zip(self.inputs, self.labels, strict=True):
-                loss = F.cross_entropy(self.module(batch), labels, reduction="sum") / count
+                loss = F.cross_entropy(self.module(batch.clone()), labels, reduction="sum") / count
                 for name, gradient in _gradients(loss, parameters).items():
                     total[name] = total[name] + gradient if name in total else gradient
         return total
@@ -131,7 +131,7 @@ class Evidence:
         generator = torch.Generator().manual_seed(SEED)
         with _differentiable(self.module, self._part) as parameters:
             for one in inputs.split(1):
-                out = self.module(one)
+                out = self.module(one.clone())
                 label = torch.multinomial(out.detach().softmax(1).cpu(), 1, generator=generator)[:, 0].to(out.device)
                 for name, gradient in _gradients(F.cross_entropy(out, label), parameters).items():
                     square = gradient.square() / len(inputs)

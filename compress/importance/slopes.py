@@ -56,7 +56,7 @@ def slopes(
                 if not batch.is_floating_point():
                     raise NoSlopes("its inputs are whole numbers")
                 given = batch.detach().clone().requires_grad_(True)
-                answer = [t for t in tensors_in(module(given)) if t.requires_grad]
+                answer = [t for t in tensors_in(module(given.clone())) if t.requires_grad]
                 for draw in range(DRAWS):
                     scalar = _scalar(answer, generator)
                     with watch:

@@ -84,7 +84,7 @@ def _output(module: nn.Module, layer: nn.Module, images: Tensor, path: str) -> T
     try:
         with quiet_module(module):
             set_mode(module, train=False)
-            module(images)
+            module(images.clone())
     finally:
         handle.remove()
     if not seen:

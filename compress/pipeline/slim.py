@@ -18,6 +18,7 @@ from compress.core.types import Network, Plan
 from compress.evaluation.calibration import calibration_set
 from compress.evaluation.judge import Judged, judge, open_calibration, open_for
 from compress.evaluation.stages import CALIBRATION_INPUTS, final
+from compress.graph.modules import fresh
 from compress.measure.before_after import Measured
 from compress.measure.size import file_bytes
 from compress.pipeline.asking import cut_options
@@ -139,7 +140,7 @@ def _shape(network: Network) -> tuple[int, ...]:
 def _classes(network: Network) -> int | None:
     """Number of the network's outputs, where it gives (N, classes)."""
     with torch.no_grad():
-        out = network.module(*network.example)
+        out = network.module(*fresh(network.example))
     return int(out.shape[1]) if isinstance(out, Tensor) and out.dim() == 2 else None
 
 

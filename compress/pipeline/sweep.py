@@ -166,7 +166,7 @@ def _means(scene: _Scene, value: Callable[[Tensor], Tensor]) -> np.ndarray:
         for batch in scene.about.evidence.inputs:
             with quiet_module(scene.module), suppress(_SeenError):
                 set_mode(scene.module, train=False)
-                scene.module(batch)
+                scene.module(batch.clone())
     finally:
         handle.remove()
     return total / max(rows, 1)

@@ -27,6 +27,7 @@ from compress.export.onnx_save import about_of
 from compress.export.parity import TOLERANCE, batched_inputs, like, relative_error, same_form, tensors_of
 from compress.export.quiet import evaluating, quiet
 from compress.export.target import ABOUT, TARGETS, Loaded
+from compress.graph.modules import fresh
 from compress.measure.machine import this_machine
 from compress.pipeline.opening import opened, read
 from compress.pipeline.options import Reading
@@ -104,7 +105,7 @@ def module_file(module: nn.Module, inputs: tuple[Tensor, ...], name: str) -> Fil
 
     def run(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         with torch.no_grad(), evaluating(module):
-            return tensors_of(module(*given))
+            return tensors_of(module(*fresh(given)))
 
     return File(name=name, format="module", run=run, example=inputs)
 

@@ -25,4 +25,4 @@ def distance(original: nn.Module, cut: nn.Module, inputs: Iterable[Tensor]) -> f
 def _outputs(module: nn.Module, batch: Any) -> list[Tensor]:
     with quiet_module(module), torch.no_grad():
         set_mode(module, train=False)
-        return tensors_in(module(batch))
+        return tensors_in(module(batch.clone()))

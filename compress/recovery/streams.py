@@ -129,7 +129,7 @@ def followed(
     with quiet_module(module), torch.no_grad():
         set_mode(module, train=False)
         with Streams(tensors, beside, joined):
-            module(batch)
+            module(batch.clone())
 
 
 def _first(result: Any) -> Tensor:
