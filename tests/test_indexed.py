@@ -148,6 +148,15 @@ def test_random_numbers_are_the_same_in_both_networks() -> None:
     assert cut.delivered.module.first.out_features == 8
 
 
+def test_code_that_narrows_on_the_way_is_compared_in_float64_too() -> None:
+    """`x.float()` in a network's code leaves no rounding of float32 in the comparison."""
+    torch.manual_seed(0)
+    net, x = Between(lambda x: x.float() / 3).eval(), torch.randn(2, 7, 5, dtype=torch.float64)
+    (answer,) = double_output(net, (x,))
+    net.double()
+    torch.testing.assert_close(answer, net.last(net.first(x) / 3), rtol=1e-12, atol=1e-12)
+
+
 def test_a_comparison_changes_nobody_elses_draws() -> None:
     """What the network draws while it is compared is not taken from the random numbers of the caller."""
     net = Between(drawn_tokens).eval()

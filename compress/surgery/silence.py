@@ -32,6 +32,9 @@ from compress.graph.trace import Op, Recorder, Ref, Trace, module_paths, quiet_m
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
 
 
+_NARROWING = (Tensor.float, Tensor.half, Tensor.bfloat16)
+
+
 def _widen(item: Any) -> Any:
     if isinstance(item, Tensor) and item.dtype in _LOW:
         return item.double()
@@ -45,6 +48,7 @@ class Double(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Widen the operands, run, widen what a factory made."""
+        func = Tensor.double if func in _NARROWING else func
         return pytree.tree_map(_widen, func(*pytree.tree_map(_widen, args), **pytree.tree_map(_widen, kwargs or {})))
 
 
