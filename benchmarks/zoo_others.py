@@ -1,8 +1,10 @@
 """Networks of other libraries, cut by half and proved exact; no line of `compress` knows any of them.
 
     pip install segmentation-models-pytorch transformers pytorchcv monai einops ultralytics open_clip_torch \
-        efficientnet_pytorch
+        efficientnet_pytorch vit-pytorch spandrel kornia python-doctr torchaudio diffusers facenet-pytorch resnest six
+    pip install --no-deps pretrainedmodels
     python benchmarks/zoo_others.py                  # all; writes benchmarks/results/zoo_others.json and .md
+    python benchmarks/zoo_others.py --missing        # those that have no row there yet, and those that failed
     python benchmarks/zoo_others.py --only '*yolo*'  # some, to look at
 
 Weights are random, as in zoo.py, and every network runs in a process of its own. A library that is not installed is
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -22,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from zoo_libraries import libraries
 from zoo_models import Entry
 
 from compress.measure.machine import this_machine
@@ -169,6 +173,7 @@ def entries() -> Iterator[Entry]:
     for library, make, names in kinds:
         for name in names:
             yield _entry(library, name, make, name)
+    yield from libraries()
 
 
 def _entry(library: str, name: str, make: Callable[..., Made], *given: str) -> Entry:
@@ -193,8 +198,8 @@ def _table(result: dict[str, Any]) -> str:
     low = sum(r["macs_ratio"] < 0.4 for r in fine)
     worst = max((r["exact"] for r in fine), default=0.0)
     about = (
-        f"`python benchmarks/zoo_others.py`, {result['machine']}, torch {result['torch']}, commit {result['commit']}, "
-        f"{result['date']}. Random weights, half of the channels of every group (`--percent 0.5 --scope layer`), the "
+        f"`python benchmarks/zoo_others.py`, {result['machine']}; {_runs(rows)}. "
+        "Random weights, half of the channels of every group (`--percent 0.5 --scope layer`), the "
         "result compared with the masked original in float64."
     )
     sums = (
@@ -215,31 +220,37 @@ def _table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _runs(rows: list[dict[str, Any]]) -> str:
+    """How many rows are of which commit, day and torch."""
+    each = Counter(f"torch {row['torch']}, commit {row['commit']}, {row['date']}" for row in rows)
+    return "; ".join(f"{count} rows of {run}" for run, count in each.items())
+
+
 def main() -> None:
     """Run, and write the result unless only some were asked for."""
     from zoo import _commit, _line, _of
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="*", help="names of libraries or networks, as a glob; nothing is written")
+    parser.add_argument("--missing", action="store_true", help="keep the rows that there are, but for failures")
     parser.add_argument("--limit", type=float, default=240, help="CPU seconds for one network")
     given = parser.parse_args()
+    found = json.loads(RESULT.read_text(encoding="utf-8")) if given.missing else {"networks": [], "versions": {}}
+    known = {(row["kind"], row["name"]): row for row in found["networks"] if "cut_error" not in row}
     versions = {library: _version(library) for library in dict.fromkeys(e.kind for e in entries())}
+    about = {"commit": _commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d"), "torch": torch.__version__}
     rows = []
     for entry in entries():
-        if versions[entry.kind] is None:
+        if (entry.kind, entry.name) in known:
+            rows.append(known[entry.kind, entry.name])
+            versions[entry.kind] = found["versions"][entry.kind]
+        elif versions[entry.kind] is None:
             print(f"{entry.kind} is not installed: {entry.name} is left out", flush=True)
         elif fnmatchcase(entry.name, given.only) or fnmatchcase(entry.kind, given.only):
-            rows += list(_of(["cut"], entry.kind, entry.name, entry.family, given.limit))
+            rows += [row | about for row in _of(["cut"], entry.kind, entry.name, entry.family, given.limit)]
             print(_line(rows[-1]), flush=True)
     if given.only == "*":
-        result = {
-            "machine": this_machine().cpu,
-            "torch": torch.__version__,
-            "commit": _commit(),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "versions": versions,
-            "networks": rows,
-        }
+        result = {"machine": this_machine().cpu, "versions": versions, "networks": rows}
         RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         RESULT.with_suffix(".md").write_text(_table(result), encoding="utf-8")
 

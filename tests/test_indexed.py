@@ -62,7 +62,24 @@ def filtered(x: Tensor) -> Tensor:
     return torch.fft.irfft(mixed, n=x.shape[1], dim=1, norm="ortho")
 
 
-@pytest.mark.parametrize("middle", [best_tokens, summed_by_kind, put_back, filtered])
+MASK = torch.arange(14).view(2, 7) % 3 == 0
+
+
+def masked_out(x: Tensor) -> Tensor:
+    """Write one number over some tokens."""
+    x = x.clone()
+    x[MASK] = 0.5
+    return x
+
+
+def moved_tokens(x: Tensor) -> Tensor:
+    """Write some tokens over others, and add to others again."""
+    x = x.clone()
+    x[:, torch.tensor([1, 2])] = x[:, torch.tensor([3, 4])] * 2.0
+    return x.index_put((torch.tensor([0, 1]), torch.tensor([2, 3])), x[:, 0] * 3.0, accumulate=True)
+
+
+@pytest.mark.parametrize("middle", [masked_out, moved_tokens, best_tokens, summed_by_kind, put_back, filtered])
 def test_channels_pass_through(middle: Callable[[Tensor], Tensor]) -> None:
     """Whatever happens along the tokens, the channels stay free, and the cut is exact."""
     torch.manual_seed(0)
@@ -102,6 +119,31 @@ def test_channels_stay(middle: Callable[[Tensor], Tensor], why: str) -> None:
     groups = analyse(Between(middle).eval(), (torch.randn(2, 7, 5),)).groups
     (first,) = [g for g in groups if g.name == "first"]
     assert why in " ".join(reason.why for reason in first.pinned)
+
+
+class Hidden(nn.Module):
+    """Hides tokens in training: a parameter, of as many channels, is written over them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.hidden = nn.Linear(5, 16), nn.Linear(16, 3), nn.Parameter(torch.randn(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run on x (2, 7, 5)."""
+        x = self.first(x)
+        if self.training:
+            x = x * torch.bernoulli(torch.full_like(x, 0.9))
+            x[MASK] = self.hidden
+        return self.last(x)
+
+
+def test_what_is_written_in_training_leaves_together() -> None:
+    """The parameter that only training reads is cut with the channels; random numbers of training pin nothing."""
+    torch.manual_seed(0)
+    cut = halved(Hidden(), torch.randn(2, 7, 5))
+    assert cut.delivered.own
+    assert cut.delivered.module.hidden.shape == (8,)
+    assert cut.delivered.module.train()(torch.randn(2, 7, 5)).shape == (2, 7, 3)
 
 
 def test_a_part_that_is_gathered_pins_what_is_cut_short() -> None:

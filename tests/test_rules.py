@@ -318,6 +318,34 @@ def test_shapes_that_depend_on_values_are_compared_by_their_values() -> None:
     assert cut.delivered.module.first.out_features == 8
 
 
+class Scored(nn.Module):
+    """Attention of one head whose scores are divided by the root of a width that the views need too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.width = 1, 16
+        self.embed, self.wide, self.last = nn.Linear(5, 24), nn.Linear(24, 64), nn.Linear(16, 3)
+        self.q, self.k, self.v = (nn.Linear(64, 16) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run."""
+        x = self.wide(self.embed(x))
+        q, k, v = (
+            layer(x).view(*x.shape[:2], self.heads, self.width).transpose(1, 2) for layer in (self.q, self.k, self.v)
+        )
+        scores = q @ k.transpose(-1, -2) / self.width**0.5
+        return self.last((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+def test_the_width_that_scores_are_scaled_by_is_found_behind_them() -> None:
+    """Scores have no such dimension any more: the width is pinned where they are made, and where else it is used."""
+    cut = halved(Scored(), torch.randn(2, 7, 5))
+    assert exact(cut)
+    assert cut.delivered.own, cut.delivered.why
+    net = cut.delivered.module
+    assert (net.width, net.q.out_features, net.embed.out_features, net.wide.out_features) == (16, 16, 12, 32)
+
+
 class PartlyRotated(nn.Module):
     """Turns the first channels of every head and passes the others on: here there are none to pass on."""
 

@@ -141,7 +141,8 @@ def _analyse(
     unknown: dict[str, str] = {}
     used: set[str] = set()
     layouts: list[Mapping[int, Layout]] = []
-    for recorded in traces:
+    for number, recorded in enumerate(traces):
+        couplings.training = number > 0  # the first is of evaluation
         couplings.shapes, couplings.constants = recorded.shapes, recorded.constants
         couplings.layouts, couplings.const = {}, set()
         couplings.makers, couplings.looked_at = {}, set()

@@ -62,6 +62,7 @@ class Couplings:
     count: int = 1
     parameter_labels: int = 1
     op: Op | None = None
+    training: bool = False
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

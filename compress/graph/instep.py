@@ -27,21 +27,23 @@ def in_step(analysis: Analysis) -> Analysis | None:
 def pinned_at(analysis: Analysis, op: Op | None, *, width_only: bool = False) -> Analysis | None:
     """Pin what `op` reads, and every operator of the same source line; None where all of it stays already.
 
-    `width_only` pins only what the last dimension loses: the width that a softmax scale is computed from.
+    `width_only` pins only what the last dimension loses: the width that a softmax scale is computed from. The scale may
+    be applied to scores, in which that dimension is summed already: then it is looked for in what they are made from.
     """
     if op is None:
         return None
-    couplings, layouts = analysis.couplings, analysis.layouts[0]
-    parameters = set(analysis.traces[0].parameters.values())
-    labels = [
-        array.ravel()
-        for other in analysis.traces[0].ops
-        if other is op or (other.name == op.name and other.frame == op.frame and op.frame is not None)
-        for value in operands(other)
-        if value not in parameters
-        for dims, array in layouts.get(value, ())
-        if not width_only or _varies(analysis.component[array], dims, len(analysis.traces[0].shapes[value]) - 1)
-    ]
+    couplings, recorded = analysis.couplings, analysis.traces[0]
+    makers = {out: other for other in recorded.ops for out in other.outs}
+    parameters = set(recorded.parameters.values())
+    ops = [o for o in recorded.ops if o is op or (o.name == op.name and o.frame == op.frame and op.frame is not None)]
+    labels: list[np.ndarray] = []
+    passed: set[int] = set()
+    while ops and not labels:
+        passed.update(map(id, ops))
+        values = {value for other in ops for value in operands(other)} - parameters
+        labels = [array.ravel() for value in values for array in _lost(analysis, value, width_only=width_only)]
+        back = [makers[value] for value in values if value in makers] if width_only else []
+        ops = [other for other in back if id(other) not in passed]
     if not labels:
         return None
     pin = Pin(np.concatenate(labels), "the network's code computes with this size", op)
@@ -49,6 +51,13 @@ def pinned_at(analysis: Analysis, op: Op | None, *, width_only: bool = False) ->
     if known.issuperset(np.unique(analysis.component[pin.labels]).tolist()):
         return None
     return replace(analysis, couplings=replace(couplings, pins=[*couplings.pins, pin]))
+
+
+def _lost(analysis: Analysis, value: int, *, width_only: bool) -> list[np.ndarray]:
+    """The labels of the value; with `width_only`, of those blocks that lose something along the last dimension."""
+    last = len(analysis.traces[0].shapes[value]) - 1
+    blocks = analysis.layouts[0].get(value, ())
+    return [a for dims, a in blocks if not width_only or _varies(analysis.component[a], dims, last)]
 
 
 def _varies(channels: np.ndarray, dims: tuple[int, ...], dim: int) -> bool:

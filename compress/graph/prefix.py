@@ -204,11 +204,11 @@ def capture(
 
     Raises DivergedError where the network does other operators than in `run`.
     """
-    mode = _Capture(run, splits)
+    mode, inputs = _Capture(run, splits), fresh(inputs)
     with quiet_module(module):
         set_mode(module, train=False)
         with mode:
-            out = module(*fresh(inputs))
+            out = module(*inputs)
         mode.reach()
     return out, {at: Held(mode.splits[at], run.ops, mode.made, values) for at, values in mode.held.items()}
 
@@ -283,7 +283,8 @@ def _joined(args: tuple[Any, ...], shortcut: int, func: Any) -> Any:
 
 def resume(module: nn.Module, inputs: tuple[Any, ...], mode: Resume) -> Any:
     """Run a variant in evaluation from where `mode` says; raises DivergedError where it does not begin alike."""
+    inputs = fresh(inputs)
     with quiet_module(module):
         set_mode(module, train=False)
         with mode:
-            return module(*fresh(inputs))
+            return module(*inputs)

@@ -86,7 +86,8 @@ def watched(module: nn.Module, inputs: tuple[Tensor, ...], tensors: Mapping[str,
 
     Gradients are off and the module is afterwards as it was, apart from what `beside` changes.
     """
+    inputs = fresh(inputs)
     with quiet_module(module):
         set_mode(module, train=False)
         with Watch(tensors, beside):
-            return module(*fresh(inputs))
+            return module(*inputs)

@@ -126,10 +126,11 @@ def followed(
     module: nn.Module, batch: Tensor, tensors: Mapping[str, Tensor], beside: Beside, joined: Callable[[Join], None]
 ) -> None:
     """Run `module` once in evaluation, without gradients; see `Streams`."""
+    given = batch.clone()
     with quiet_module(module), torch.no_grad():
         set_mode(module, train=False)
         with Streams(tensors, beside, joined):
-            module(batch.clone())
+            module(given)
 
 
 def _first(result: Any) -> Tensor:

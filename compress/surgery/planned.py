@@ -135,7 +135,7 @@ def _followed(
     stepped = in_step(analysis)
     why = "heads leave together with the channels they read, which its code needs"
     for _ in range(ATTEMPTS):
-        tried = stepped
+        tried, pinning = stepped, stepped is None
         if tried is None:
             assert refused.parts is not None
             tried = pinned_at(analysis, refused.parts.op, width_only=refused.parts.numbers)
@@ -154,10 +154,8 @@ def _followed(
             return replace(own, why=f"{why}; {own.why}" if own.why else why), chosen, tried, dead
         if own.parts is None:
             return None
-        if refused.parts is None or own.parts.matched > refused.parts.matched:
+        if pinning or refused.parts is None or own.parts.matched > refused.parts.matched:
             refused, analysis = own, tried
-        elif why.startswith("channels"):
-            return None
     return None
 
 

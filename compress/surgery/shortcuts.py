@@ -256,10 +256,11 @@ class Zeroed(nn.Module):
     def forward(self, *inputs: Any) -> Any:
         """Run the original without what the branches add."""
         (original,) = self._original
+        inputs = fresh(inputs)
         with quiet_module(original):
             set_mode(original, train=False)
             with _Zeroing(self._run.ops, self._branches):
-                return original(*fresh(inputs))
+                return original(*inputs)
 
 
 def zeroed_output(module: nn.Module, example: tuple[Any, ...], keys: Sequence[str]) -> list[Tensor]:

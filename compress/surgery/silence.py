@@ -261,23 +261,26 @@ class Masked(nn.Module):
     def forward(self, *inputs: Any) -> Any:
         """Run the original with the dead labels silent."""
         (original,) = self._original
+        inputs = fresh(inputs)
         with silenced(original, self._analysis, self._dead):
             set_mode(original, train=False)
-            return original(*fresh(inputs))
+            return original(*inputs)
 
 
 def masked_output(module: nn.Module, example: tuple[Any, ...], analysis: Analysis, dead: np.ndarray) -> list[Tensor]:
     """Outputs of the masked original on `example`, in float64."""
+    example = fresh(example)
     with silenced(module, analysis, dead, double=True), _same_draws(example):
         set_mode(module, train=False)
-        return tensors_in(module(*fresh(example)))
+        return tensors_in(module(*example))
 
 
 def double_output(module: nn.Module, example: tuple[Any, ...]) -> list[Tensor]:
     """Outputs of `module` on `example`, computed in float64."""
+    example = fresh(example)
     with quiet_module(module), FastGroups(), Double(), _same_draws(example):
         set_mode(module, train=False)
-        return tensors_in(module(*fresh(example)))
+        return tensors_in(module(*example))
 
 
 @contextmanager

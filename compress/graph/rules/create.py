@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compress.graph.couplings import Couplings, operands
+from compress.graph.rules.elementwise import pointwise
 from compress.graph.rules.table import rule
 from compress.graph.trace import Op
 
@@ -35,7 +36,13 @@ def positions(c: Couplings, op: Op) -> None:
 @rule("aten.rand", "aten.randn", "aten.rand_like", "aten.randn_like", "aten.bernoulli", "aten.bernoulli_",
       "aten.uniform_", "aten.normal_")  # fmt: skip
 def draws(c: Couplings, op: Op) -> None:
-    """Random numbers: as many are drawn as before, so that a cut network draws the same ones and can be checked."""
+    """Random numbers: as many are drawn as before, so that a cut network draws the same ones and can be checked.
+
+    In training nobody compares, and no index is special.
+    """
+    if c.training:
+        (pointwise if operands(op) else constant)(c, op)
+        return
     for v in operands(op):
         c.fix_all(v, "random numbers are drawn for it")
     c.set(op.outs[0], [])

@@ -81,6 +81,28 @@ def gather(c: Couplings, op: Op) -> None:
     unify(c, values, op.outs[0])
 
 
+@rule("aten.index_put", "aten.index_put_", "aten._unsafe_index_put", "aten._index_put_impl_")
+def index_put(c: Couplings, op: Op) -> None:
+    """x[i, ...] = y: the dimensions up to the last one that an index takes stay, those behind it run in step with y.
+
+    A mask of truth values takes as many dimensions as it has itself.
+    """
+    x, given, y = value(op.args[0]), list(op.args[1]), value(op.args[2])
+    places = [(d, v) for d, item in enumerate(given) if item is not None for v in refs(item)]
+    behind = max((d + max(len(c.shape(v)), 1) for d, v in places), default=0)
+    for _, v in places:
+        c.fix_all(v, "its values are used as an index")
+    rank, other = len(c.shape(x)), len(c.shape(y))
+    for d in range(min(behind, rank)):
+        c.fix(x, d, "indexed by a tensor")
+    for d in range(other - max(rank - behind, 0)):
+        c.fix(y, d, "put at the places of an index")
+    for d in range(1, min(rank - behind, other) + 1):
+        if c.shape(y)[other - d] == c.shape(x)[rank - d] > 1:
+            c.tie(c.labels(x, rank - d), c.labels(y, other - d))
+    c.set(op.outs[0], c.layout(x))
+
+
 @rule("aten.max_unpool2d", "aten.max_unpool3d")
 def max_unpool(c: Couplings, op: Op) -> None:
     """x (N, C, *spatial), put where `indices` of the same shape says inside each channel's plane."""

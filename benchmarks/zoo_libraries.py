@@ -1,0 +1,238 @@
+"""More networks of other libraries, small where their sizes are options: what to call, and with inputs of what shapes.
+
+An input is the shape of a tensor of random numbers, or a number: the one entry of a tensor of whole numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+from zoo_models import Entry
+
+Spec = tuple[str, str, dict[str, Any], tuple[Any, ...]]  # module, class or function, options, inputs
+
+SMALL = {"image_size": 64, "patch_size": 16, "num_classes": 10, "dim": 64, "depth": 2, "heads": 4, "mlp_dim": 128}
+HEAD = SMALL | {"dim_head": 16}
+FOUR = {"dim": (32, 64, 64, 128), "depth": (1, 1, 1, 1), "num_classes": 10}
+WINDOWS = {"num_classes": 10, "dim": 32, "depth": (1, 1), "window_size": 7}
+VIDEO = {k: v for k, v in HEAD.items() if k != "patch_size"}
+VIDEO |= {"image_patch_size": 16, "frames": 8, "frame_patch_size": 2}
+CLIP = ((1, 3, 8, 64, 64),)
+WINDOWED = {"img_size": 64, "window_size": 8, "depths": [2, 2], "num_heads": [2, 2], "embed_dim": 32}
+DOUBLED = WINDOWED | {"upsampler": "pixelshuffle", "upscale": 2}
+ONE_HEAD = {"norm_num_groups": 8, "block_out_channels": (32, 64)}
+CROSSED = ONE_HEAD | {"cross_attention_dim": 32, "attention_head_dim": 8}
+FLAT = {"num_attention_heads": 4, "attention_head_dim": 16, "num_layers": 2, "sample_size": 8}
+
+
+def _image(size: int, channels: int = 3) -> tuple[Any, ...]:
+    return ((1, channels, size, size),)
+
+
+def _vit(module: str, kind: str, options: dict[str, Any], inputs: tuple[Any, ...]) -> Spec:
+    return f"vit_pytorch.{module}", kind, options, inputs
+
+
+VIT_PYTORCH: dict[str, Spec] = {
+    "vit": _vit("vit", "ViT", HEAD, _image(64)),
+    "simple_vit": _vit("simple_vit", "SimpleViT", HEAD, _image(64)),
+    "simple_vit_with_qk_norm": _vit("simple_vit_with_qk_norm", "SimpleViT", HEAD, _image(64)),
+    "simple_flash_attn_vit": _vit("simple_flash_attn_vit", "SimpleViT", HEAD, _image(64)),
+    "deepvit": _vit("deepvit", "DeepViT", HEAD, _image(64)),
+    "cait": _vit("cait", "CaiT", HEAD | {"cls_depth": 2}, _image(64)),
+    "parallel_vit": _vit("parallel_vit", "ViT", HEAD, _image(64)),
+    "pit": _vit("pit", "PiT", HEAD | {"depth": (1, 1, 1), "patch_size": 8}, _image(64)),
+    "xcit": _vit("xcit", "XCiT", HEAD | {"cls_depth": 2}, _image(64)),
+    "vit_for_small_dataset": _vit("vit_for_small_dataset", "ViT", HEAD, _image(64)),
+    "vit_with_patch_dropout": _vit("vit_with_patch_dropout", "ViT", HEAD, _image(64)),
+    "rvt": _vit("rvt", "RvT", HEAD, _image(64)),
+    "jumbo_vit": _vit("jumbo_vit", "JumboViT", HEAD, _image(64)),
+    "normalized_vit": _vit("normalized_vit", "nViT", HEAD, _image(64)),
+    "ats_vit": _vit("ats_vit", "ViT", HEAD | {"max_tokens_per_depth": (8, 8)}, _image(64)),
+    "vit_3d": _vit("vit_3d", "ViT", VIDEO, CLIP),
+    "vivit": _vit("vivit", "ViViT", {k: v for k, v in VIDEO.items() if k != "depth"} | {"spatial_depth": 2,
+                  "temporal_depth": 2}, CLIP),
+    "vit_1d": _vit("vit_1d", "ViT", {k: v for k, v in HEAD.items() if k != "image_size"} | {"seq_len": 64},
+                   ((1, 3, 64),)),
+    "cct": _vit("cct", "CCT", {"img_size": 64, "embedding_dim": 64, "num_layers": 2, "num_heads": 4, "mlp_ratio": 2,
+                "num_classes": 10}, _image(64)),
+    "crossformer": _vit("crossformer", "CrossFormer", FOUR, _image(224)),
+    "cvt": _vit("cvt", "CvT", {"num_classes": 10, "s3_depth": 2}, _image(64)),
+    "levit": _vit("levit", "LeViT", {"image_size": 128, "num_classes": 10, "dim": (64, 96, 128), "depth": 2,
+                  "heads": (2, 3, 4), "mlp_mult": 2}, _image(128)),
+    "max_vit": _vit("max_vit", "MaxViT", WINDOWS, _image(224)),
+    "max_vit_with_registers": _vit("max_vit_with_registers", "MaxViT", WINDOWS, _image(224)),
+    "mobile_vit": _vit("mobile_vit", "MobileViT", {"image_size": (128, 128), "dims": [48, 64, 80], "channels":
+                       [16, 16, 24, 24, 48, 48, 64, 64, 80, 80, 160], "num_classes": 10}, _image(128)),
+    "nest": _vit("nest", "NesT", {"image_size": 64, "patch_size": 4, "num_classes": 10, "dim": 32, "heads": 2,
+                 "num_hierarchies": 3, "block_repeats": (1, 1, 1)}, _image(64)),
+    "regionvit": _vit("regionvit", "RegionViT", FOUR, _image(224)),
+    "scalable_vit": _vit("scalable_vit", "ScalableViT", {"num_classes": 10, "dim": 32, "heads": (2, 2, 2, 2),
+                         "depth": (1, 1, 1, 1), "reduction_factor": (4, 4, 2, 1),
+                         "window_size": (64, 32, None, None)}, _image(256)),
+    "sep_vit": _vit("sep_vit", "SepViT", {"num_classes": 10, "dim": 32, "heads": (1, 2, 4), "depth": (1, 1, 1)},
+                    _image(224)),
+    "t2t": _vit("t2t", "T2TViT", {k: v for k, v in SMALL.items() if k != "patch_size"}, _image(64)),
+    "twins_svt": _vit("twins_svt", "TwinsSVT", {"num_classes": 10, "s3_depth": 1, "s4_depth": 1, "s1_emb_dim": 32,
+                      "s2_emb_dim": 64, "s3_emb_dim": 64, "s4_emb_dim": 128}, _image(224)),
+    "cross_vit": _vit("cross_vit", "CrossViT", {"image_size": 96, "num_classes": 10, "sm_dim": 48, "lg_dim": 64,
+                      "sm_enc_heads": 2, "lg_enc_heads": 2, "depth": 1, "lg_enc_depth": 1}, _image(96)),
+    "look_vit": _vit("look_vit", "LookViT", {"image_size": 96, "num_classes": 10, "dim": 64, "depth": 2, "heads": 4,
+                     "dim_head": 16}, _image(96)),
+}  # fmt: skip
+
+# Folder, file, class, options, inputs: (1, 3, 64, 64) where there is nothing.
+SPANDREL: dict[str, tuple[str, str, dict[str, Any], tuple[Any, ...]]] = {
+    "ATD": ("ATD", "atd_arch", {}, ()),
+    "CRAFT": ("CRAFT", "CRAFT", {}, ()),
+    "SRVGGNetCompact": ("Compact", "SRVGG", {}, ()),
+    "DAT": ("DAT", "DAT", {}, ()),
+    "DCTLSA": ("DCTLSA", "dctlsa", {}, ()),
+    "DITN_Real": ("DITN", "DITN_Real", {}, ()),
+    "DRCT": ("DRCT", "drct_arch", DOUBLED | {"window_size": 16, "embed_dim": 36}, ()),
+    "DRUNet": ("DRUNet", "network_unet", {"in_nc": 3, "out_nc": 3}, ()),
+    "DnCNN": ("DnCNN", "network_dncnn", {"in_nc": 3, "out_nc": 3}, ()),
+    "RRDBNet": ("ESRGAN", "RRDB", {}, ()),
+    "FBCNN": ("FBCNN", "FBCNN", {}, ()),
+    "FDAT": ("FDAT", "fdat", {}, ()),
+    "FFTformer": ("FFTformer", "fftformer_arch", {}, ()),
+    "GRL": ("GRL", "grl", {}, ()),
+    "HAT": ("HAT", "HAT", DOUBLED | {"window_size": 16}, ()),
+    "CIDNet": ("HVICIDNet", "cidnet", {}, ()),
+    "KBNet_s": ("KBNet", "kbnet_s", {}, ()),
+    "MixDehazeNet": ("MixDehazeNet", "MixDehazeNet", {}, ()),
+    "MoESR": ("MoESR", "MoESR", {}, ()),
+    "MoSR": ("MoSR", "mosr_arch", {}, ()),
+    "NAFNet": ("NAFNet", "NAFNet_arch", {}, ()),
+    "OmniSR": ("OmniSR", "OmniSR", {}, ()),
+    "PLKSR": ("PLKSR", "PLKSR", {}, ()),
+    "RealPLKSR": ("PLKSR", "RealPLKSR", {}, ()),
+    "RCAN": ("RCAN", "rcan_arch", {}, ()),
+    "RGT": ("RGT", "rgt", {}, ()),
+    "UpCunet2x": ("RealCUGAN", "upcunet_v3", {}, ()),
+    "UpCunet4x": ("RealCUGAN", "upcunet_v3", {}, ()),
+    "RestoreFormer": ("RestoreFormer", "restoreformer_arch", {}, ()),
+    "RetinexFormer": ("RetinexFormer", "retinexformer_arch", {}, ()),
+    "SCUNet": ("SCUNet", "SCUNet", {}, ()),
+    "SeemoRe": ("SeemoRe", "seemore_arch", {}, ()),
+    "Generator": ("SwiftSRGAN", "SwiftSRGAN", {}, ()),
+    "Swin2SR": ("Swin2SR", "Swin2SR", DOUBLED, ()),
+    "SwinIR": ("SwinIR", "SwinIR", WINDOWED, ()),
+    "Uformer": ("Uformer", "Uformer", {}, _image(128)),
+}
+KORNIA: dict[str, Spec] = {
+    "DexiNed": ("kornia.models.dexined", "DexiNed", {"pretrained": False}, _image(64)),
+    "RRDBNet": ("kornia.models.rrdbnet", "RRDBNet", {"num_in_ch": 3, "num_out_ch": 3}, _image(32)),
+    "VisionTransformer": ("kornia.models.vit", "VisionTransformer", {"image_size": 64, "embed_dim": 64, "depth": 2,
+                          "num_heads": 4}, _image(64)),
+    "MobileViT": ("kornia.models.vit_mobile", "MobileViT", {}, _image(256)),
+    "YuNet": ("kornia.models.yunet", "YuNet", {"phase": "test", "pretrained": False}, _image(320)),
+    "EfficientViT": ("kornia.models.efficient_vit.backbone", "efficientvit_backbone_b0", {}, _image(64)),
+    "HardNet": ("kornia.feature", "HardNet", {"pretrained": False}, _image(32, 1)),
+    "SOSNet": ("kornia.feature", "SOSNet", {"pretrained": False}, _image(32, 1)),
+    "TFeat": ("kornia.feature", "TFeat", {"pretrained": False}, _image(32, 1)),
+    "HyNet": ("kornia.feature", "HyNet", {"pretrained": False}, _image(32, 1)),
+    "KeyNet": ("kornia.feature", "KeyNet", {"pretrained": False}, _image(64, 1)),
+    "DISK": ("kornia.feature.disk", "DISK", {}, _image(64)),
+}  # fmt: skip
+TORCHAUDIO: dict[str, Spec] = {
+    "Wav2Letter": ("torchaudio.models", "Wav2Letter", {"num_classes": 20, "input_type": "mfcc", "num_features": 40},
+                   ((1, 40, 200),)),
+    "DeepSpeech": ("torchaudio.models", "DeepSpeech", {"n_feature": 40, "n_hidden": 64, "n_class": 20},
+                   ((1, 1, 30, 40),)),
+    "ConvTasNet": ("torchaudio.models", "ConvTasNet", {"enc_num_feats": 64, "msk_num_feats": 32,
+                   "msk_num_hidden_feats": 64, "msk_num_layers": 3, "msk_num_stacks": 1}, ((1, 1, 2000),)),
+    "Conformer": ("torchaudio.models", "Conformer", {"input_dim": 80, "num_heads": 4, "ffn_dim": 128, "num_layers": 2,
+                  "depthwise_conv_kernel_size": 31}, ((1, 40, 80), 40)),
+    "Emformer": ("torchaudio.models", "Emformer", {"input_dim": 64, "num_heads": 4, "ffn_dim": 128, "num_layers": 2,
+                 "segment_length": 4, "right_context_length": 1}, ((1, 17, 64), 17)),
+    "HDemucs": ("torchaudio.models", "HDemucs", {"sources": ["a", "b"], "channels": 8}, ((1, 2, 44100),)),
+    "WaveRNN": ("torchaudio.models", "WaveRNN", {"upsample_scales": [2, 2], "n_classes": 16, "hop_length": 4,
+                "n_res_block": 2, "n_rnn": 32, "n_fc": 32, "n_freq": 20, "n_hidden": 16, "n_output": 16},
+                ((1, 1, 64), (1, 1, 20, 20))),
+}  # fmt: skip
+DIFFUSERS: dict[str, tuple[str, dict[str, Any], tuple[Any, ...]]] = {
+    "AutoencoderKL": ("AutoencoderKL", ONE_HEAD | {"down_block_types": ("DownEncoderBlock2D",) * 2,
+                      "up_block_types": ("UpDecoderBlock2D",) * 2}, _image(32)),
+    "UNet2D": ("UNet2DModel", ONE_HEAD | {"sample_size": 32, "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+               "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}, (*_image(32), 3)),
+    "UNet2DCondition": ("UNet2DConditionModel", CROSSED | {"sample_size": 16, "down_block_types": ("DownBlock2D",
+                        "CrossAttnDownBlock2D"), "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D")},
+                        (*_image(16, 4), 3, (1, 7, 32))),
+    "AutoencoderTiny": ("AutoencoderTiny", {"encoder_block_out_channels": (16,) * 3, "num_encoder_blocks": (1,) * 3,
+                        "decoder_block_out_channels": (16,) * 3, "num_decoder_blocks": (1,) * 3}, _image(32)),
+    "AutoencoderDC": ("AutoencoderDC", {"latent_channels": 4, "attention_head_dim": 8} | {
+                      f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in (
+                          ("block_out_channels", (16, 32)), ("layers_per_block", (1, 1)),
+                          ("block_types", ("ResBlock", "EfficientViTBlock")), ("qkv_multiscales", ((), (5,))))},
+                      _image(32)),
+    "VQModel": ("VQModel", {"block_out_channels": (32,), "norm_num_groups": 8}, _image(32)),
+    "DiT": ("DiTTransformer2DModel", FLAT | {"norm_num_groups": 4}, (*_image(8, 4), 3, 1)),
+    "PixArt": ("PixArtTransformer2DModel", FLAT | {"caption_channels": 32, "cross_attention_dim": 64,
+               "use_additional_conditions": False}, (*_image(8, 4), (1, 5, 32), 3)),
+    "SD3": ("SD3Transformer2DModel", FLAT | {"patch_size": 2, "in_channels": 4, "joint_attention_dim": 32,
+            "caption_projection_dim": 64, "pooled_projection_dim": 16, "out_channels": 4},
+            (*_image(8, 4), (1, 5, 32), (1, 16), 3)),
+}  # fmt: skip
+PRETRAINED = (
+    "bninception cafferesnet101 fbresnet152 inceptionresnetv2 inceptionv4 nasnetamobile resnext101_32x4d se_resnext50_"
+    "32x4d senet154 xception"
+)
+DOCTR = {
+    "classification": "vgg16_bn_r resnet18 resnet31 mobilenet_v3_small_r magc_resnet31 vit_s vip_tiny textnet_tiny",
+    "detection": "db_resnet34 db_mobilenet_v3_large linknet_resnet18 fast_tiny",
+    "recognition": "crnn_vgg16_bn crnn_mobilenet_v3_small sar_resnet31 master vitstr_small parseq viptr_tiny",
+}
+RECTANGLE = ((1, 3, 32, 128),)
+
+
+def _doctr(part: str, name: str) -> Spec:
+    inputs = {"classification": RECTANGLE if name == "vip_tiny" else _image(32), "detection": _image(128)}
+    more = {} if part == "classification" else {"pretrained_backbone": False, "exportable": True}
+    return f"doctr.models.{part}", name, {"pretrained": False} | more, inputs.get(part, RECTANGLE)
+
+
+def specs() -> Iterator[tuple[str, str, Spec]]:
+    """Library, name and what to call of every network."""
+    for name, spec in VIT_PYTORCH.items():
+        yield "vit-pytorch", name, spec
+    for name, (folder, file, options, inputs) in SPANDREL.items():
+        yield "spandrel", name, (f"spandrel.architectures.{folder}.__arch.{file}", name, options, inputs or _image(64))
+    for name, spec in KORNIA.items():
+        yield "kornia", name, spec
+    for part, names in DOCTR.items():
+        for name in names.split():
+            yield "python-doctr", name, _doctr(part, name)
+    for name, spec in TORCHAUDIO.items():
+        yield "torchaudio", name, spec
+    for name, (kind, options, inputs) in DIFFUSERS.items():
+        yield "diffusers", name, ("diffusers", kind, options, inputs)
+    for name in PRETRAINED.split():
+        size = 224 if name in ("bninception", "nasnetamobile") else 299
+        yield "pretrainedmodels", name, ("pretrainedmodels.models", name, {"pretrained": None}, _image(size))
+    for name, size in (("PNet", 32), ("RNet", 24), ("ONet", 48)):
+        yield "facenet-pytorch", name, ("facenet_pytorch", name, {"pretrained": False}, _image(size))
+    yield "facenet-pytorch", "InceptionResnetV1", ("facenet_pytorch", "InceptionResnetV1", {}, _image(160))
+    yield "resnest", "resnest50", ("resnest.torch", "resnest50", {"pretrained": False}, _image(64))
+
+
+def libraries() -> Iterator[Entry]:
+    """All networks of these libraries."""
+    os.environ["USE_TORCH"] = "1"  # python-doctr asks for it
+
+    for library, name, (module, kind, options, inputs) in specs():
+
+        def make(
+            module: str = module, kind: str = kind, options: dict[str, Any] = options, inputs: Any = inputs
+        ) -> tuple[nn.Module, tuple[Any, ...]]:
+            made = getattr(import_module(module), kind)(**options)
+            return made.requires_grad_(), tuple(
+                torch.tensor([i]) if isinstance(i, int) else torch.randn(i) for i in inputs
+            )
+
+        yield Entry(library, name, make, library)
