@@ -14,7 +14,7 @@ from compress.core.types import StageResult
 from compress.evaluation.data import Data
 from compress.evaluation.learning import Learning
 from compress.evaluation.stages import accuracy_of, learned, likeness
-from compress.graph.trace import quiet_module, set_mode, tensors_of
+from compress.graph.modules import quiet_module, set_mode, state_of, walk
 from compress.recovery.distill import distill
 from compress.recovery.features import Feature, fitting, stage_features
 from compress.recovery.finetune import finetune
@@ -152,7 +152,7 @@ def _features(
         return (), ""
     if cut.chosen.plan.submodule is not None:
         return (), "features not matched: only a submodule was cut"
-    if any(cut.analysis.shapes.get(name) != tuple(t.shape) for name, t in tensors_of(original).items()):
+    if any(cut.analysis.shapes.get(name) != tuple(t.shape) for name, t in state_of(walk(original)).items()):
         return (), "features not matched: the network was cut in several steps, or blocks left it"
     module = cut.delivered.module
     some = next(learning.samples.inputs.batches([torch.arange(min(2, len(learning.samples)))]))

@@ -18,11 +18,12 @@ from compress.core.choosing import Attention
 from compress.core.types import Group
 from compress.graph.couplings import Couplings, Layout, at_first, label_parameters, operands, varies
 from compress.graph.groups import find_groups
+from compress.graph.modules import attributes_of, state_of, walk
 from compress.graph.positions import pin_other_readers
 from compress.graph.recurrent import tie_states
 from compress.graph.rules.elementwise import pointwise
 from compress.graph.rules.table import RULES
-from compress.graph.trace import Op, Trace, tensors_of, trace
+from compress.graph.trace import Op, Trace, trace
 
 ParameterLabels = Mapping[str, tuple[np.ndarray | None, ...]]
 
@@ -120,12 +121,15 @@ def _is_pointwise(op: Op) -> bool:
 
 def analyse(module: nn.Module, example: tuple[Any, ...], *, attention: Attention = Attention.HEADS) -> Analysis:
     """Find the channels of `module`, which is left untouched. Raises TraceError where it does not run."""
-    tensors = tensors_of(module)
+    parts = walk(module)
+    state = state_of(parts)
     traces = [trace(module, example)]
-    unused = [n for n, t in tensors.items() if isinstance(t, nn.Parameter) and n not in traces[0].parameters]
+    unused = [n for n, t in state.items() if isinstance(t, nn.Parameter) and n not in traces[0].parameters]
     if unused:  # auxiliary heads run in training only, and read channels too
         with contextlib.suppress(Exception):  # what cannot be run cannot be coupled: it stays, and is reported
             traces.append(trace(module, example, train=True))
+    read = {name for recorded in traces for name in recorded.parameters}
+    tensors = state | {n: t for n, t in attributes_of(parts).items() if n in read}
     return _analyse(module, tensors, traces, attention)
 
 

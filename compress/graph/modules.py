@@ -33,8 +33,26 @@ def walk(module: nn.Module) -> Parts:
 
 
 def tensors_of(module: nn.Module, parts: Parts | None = None) -> dict[str, Tensor]:
-    """Parameters and buffers by name; a tensor shared by several names appears once, under the first."""
+    """What the network holds, by name: parameters, buffers, and tensors that are plain attributes.
+
+    A tensor shared by several names appears once, under the first.
+    """
     parts = walk(module) if parts is None else parts
+    return state_of(parts) | attributes_of(parts)
+
+
+def attributes_of(parts: Parts) -> dict[str, Tensor]:
+    """Tensors of floating point that modules keep as plain attributes (a table of positions), by name."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for path, part in parts:
+        for name, item in vars(part).items():
+            if item.__class__ is Tensor and item.is_floating_point() and item.dim() and not item.is_meta:
+                found.setdefault(id(item), (f"{path}.{name}" if path else name, item))
+    return dict(found.values())
+
+
+def state_of(parts: Parts) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
     found: dict[int, tuple[str, Tensor]] = {}
     for kind in ("_parameters", "_buffers"):
         for path, part in parts:

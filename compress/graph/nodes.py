@@ -41,4 +41,9 @@ class Nodes(fx.Interpreter):
     def fetch_attr(self, target: str) -> Any:
         """Return the attribute; constants that are not parameters follow to meta."""
         found = super().fetch_attr(target)
-        return found.to("meta") if self.meta and isinstance(found, Tensor) else found
+        if not self.meta or not isinstance(found, Tensor) or found.is_meta:
+            return found
+        placed = found.to("meta")
+        if id(found) in self.recorder.names:
+            self.recorder.names[id(placed)] = self.recorder.names[id(found)]
+        return placed

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,17 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.core.errors import TraceError, first_line
-from compress.graph.modules import Parts, by_operators, quiet_module, replaced, set_mode, tensors_of, walk
+from compress.graph.modules import (
+    Parts,
+    attributes_of,
+    by_operators,
+    quiet_module,
+    replaced,
+    set_mode,
+    state_of,
+    tensors_of,
+    walk,
+)
 from compress.graph.nodes import Nodes
 from compress.graph.shapes import empty_as, shaped
 
@@ -114,7 +124,7 @@ class Recorder(TorchDispatchMode):
     """Numbers every tensor and records every operator; `seen` is called with each finished Op."""
 
     def __init__(
-        self, trace: Trace, names: Mapping[int, str], seen: Callable[[Op], None] | None = None, *, placed: bool = True
+        self, trace: Trace, names: dict[int, str], seen: Callable[[Op], None] | None = None, *, placed: bool = True
     ) -> None:
         """`names` maps id(tensor) of parameters and buffers to their names; `placed`: operators know where they are."""
         super().__init__()
@@ -305,10 +315,10 @@ def _run(
     record: Trace | None = None,
     placed: bool = True,
 ) -> Trace:
-    real = tensors_of(module, parts)
+    real, plain = state_of(parts), attributes_of(parts)
     used = {n: empty_as(t) for n, t in real.items()} if meta else real
     record = Trace(on_meta=meta) if record is None else record
-    recorder = Recorder(record, {id(t): n for n, t in used.items()}, placed=placed)
+    recorder = Recorder(record, {id(t): n for n, t in (used | plain).items()}, placed=placed)
     inputs = pytree.tree_map_only(Tensor, lambda t: t.to("meta") if meta else t.clone(), example)
     record.batch = _batch(example)
     record.inputs = tuple(recorder.number(t) for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor))
@@ -324,7 +334,7 @@ def _run(
             out = module(*inputs)
     record.outputs = tuple(recorder.number(t) for t in tensors_in(out))
     for name, value in record.parameters.items():
-        if not real[name].is_floating_point():
+        if name in real and not real[name].is_floating_point():
             record.constants[value] = real[name]
     return record
 

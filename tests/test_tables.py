@@ -1,0 +1,84 @@
+"""Tables that a module keeps as plain attributes (positions, say) are cut with the channels that they are added to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress.core.budgets import Percent
+from compress.core.choosing import Scope
+from compress.core.clock import Clock
+from compress.export import export, load
+from compress.graph.analyse import analyse
+from compress.surgery.network import cut_network, replay
+from compress.surgery.planned import Cut, CutOptions
+
+
+class Placed(nn.Module):
+    """Adds a table of sines, which is no buffer, to its tokens; keeps another tensor that nothing reads."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.embed, self.last = nn.Linear(5, width), nn.Linear(width, 3)
+        self.table = torch.sin(torch.arange(7)[:, None] * torch.linspace(0.1, 1.0, width))
+        self.seen = torch.ones(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run on x (N, 7, 5)."""
+        return self.last(torch.relu(self.embed(x) + self.table))
+
+
+class Unfollowed(Placed):
+    """Its code insists on the width that it was made for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run on x (N, 7, 5)."""
+        return super().forward(x).view(-1, 7, 3) if self.embed.out_features == 16 else x
+
+
+EXAMPLE = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(0))
+
+
+def halved(module: nn.Module) -> Cut:
+    """Cut every group by half, checked against the masked original."""
+    return cut_network(module.eval(), (EXAMPLE,), CutOptions(budget=Percent(0.5), scope=Scope.LAYER), Clock())
+
+
+@pytest.mark.parametrize("kind", [Placed, Unfollowed])
+def test_a_table_is_cut_with_its_channels(kind: type[Placed], tmp_path: Path) -> None:
+    """In the user's own class and in a graph; the file computes the same, and the original keeps its table."""
+    torch.manual_seed(0)
+    net = kind()
+    cut = halved(net)
+    assert cut.delivered.own is (kind is Placed)
+    assert cut.delivered.verdict is not None
+    assert cut.delivered.verdict.exact
+    kept = cut.chosen.plan.keep["table"][1]
+    assert torch.equal(cut.delivered.module.table, net.table[:, list(kept)])
+    assert net.table.shape == (7, 16)
+    export(cut.delivered.module, (EXAMPLE,), tmp_path / "net.onnx")
+    (answer,) = load(tmp_path / "net.onnx")((EXAMPLE,))
+    torch.testing.assert_close(answer, cut.delivered.module(EXAMPLE).detach())
+
+
+@pytest.mark.parametrize("as_graph", [False, True])
+def test_a_plan_is_replayed_on_a_fresh_network(as_graph: bool) -> None:
+    """What was saved is a plan and a state: the table comes from the constructor, and is cut again."""
+    torch.manual_seed(0)
+    cut = halved(Placed())
+    fresh = Placed().eval()
+    again = replay(fresh, (EXAMPLE,), cut.chosen.plan, as_graph=as_graph)
+    again.load_state_dict(cut.delivered.module.state_dict(), strict=False)  # a graph has the table in its state
+    torch.testing.assert_close(again(EXAMPLE), cut.delivered.module(EXAMPLE))
+
+
+def test_what_nothing_reads_has_no_channels() -> None:
+    """A tensor that only lies there is in no group, and is not said to be unused."""
+    analysis = analyse(Placed().eval(), (EXAMPLE,))
+    assert "seen" not in analysis.shapes
+    assert {m.parameter for g in analysis.groups for m in g.members if g.size == 16} == {
+        "embed.weight", "embed.bias", "table", "last.weight",
+    }  # fmt: skip
