@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compress.budget import Limits
 from compress.core.budgets import Percent
 from compress.core.choosing import Scope
 from compress.core.clock import Clock
@@ -82,3 +83,74 @@ def test_what_nothing_reads_has_no_channels() -> None:
     assert {m.parameter for g in analysis.groups for m in g.members if g.size == 16} == {
         "embed.weight", "embed.bias", "table", "last.weight",
     }  # fmt: skip
+
+
+class Beside(nn.Module):
+    """Expands a table as a tensor whose channels are others than those that the result is added to."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.embed, self.mix, self.last = nn.Linear(5, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+        self.place = nn.Parameter(torch.randn(1, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run."""
+        x = self.embed(x)
+        if self.how == "expand":
+            return self.last(self.mix(x) + self.place.expand_as(x))
+        return self.last(
+            self.mix(x).flatten(1).view_as(x) if self.how == "view" else self.mix(x).flatten(1).reshape_as(x)
+        )
+
+
+@pytest.mark.parametrize("how", ["expand", "view", "reshape"])
+def test_sizes_taken_from_another_tensor_are_its_own_after_the_cut(how: str) -> None:
+    """Such code cannot follow where both lose different numbers of channels; the graph can, at any batch size."""
+    torch.manual_seed(0)
+    options = CutOptions(budget=Percent(0.5), limits=Limits(round_to=1, ratios=(("embed", 0.25),)))
+    cut = cut_network(Beside(how).eval(), (EXAMPLE,), options, Clock())
+    assert cut.delivered.verdict is not None
+    assert cut.delivered.verdict.exact
+    state = cut.delivered.module.state_dict()
+    assert len(state["embed.weight"]) != len(state["mix.weight"])
+    assert cut.delivered.module(torch.randn(3, 7, 5)).shape == (3, 7, 3)
+
+
+class Long(nn.Module):
+    """Knows more positions than its example has; another table is used up to its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.last = nn.Linear(5, 16, bias=False), nn.Linear(16, 3)
+        self.place = nn.Parameter(torch.randn(1, 40, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run on up to 40 tokens."""
+        return self.last(torch.relu(self.embed(x) + self.place[:, : x.shape[1]]))
+
+
+def test_positions_beyond_the_example_stay() -> None:
+    """The rows that seven tokens do not reach are needed by longer inputs; the channels leave."""
+    torch.manual_seed(0)
+    net = Long().eval()
+    cut = halved(net)
+    assert cut.delivered.module.place.shape == (1, 40, 8)
+    assert cut.delivered.module(torch.randn(1, 30, 5)).shape == (1, 30, 3)
+    (rows,) = [g for g in analyse(net, (EXAMPLE,)).groups if g.size == 33]
+    assert [str(reason) for reason in rows.pinned] == ["the example does not reach it"]
+
+
+def test_channels_that_are_only_summed_up_may_leave() -> None:
+    """A layer without bias whose output is reduced is alone in its group as well, and goes somewhere."""
+
+    class Summed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.only = nn.Linear(5, 16, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.only(x).relu().sum(-1)
+
+    (group,) = [g for g in analyse(Summed().eval(), (EXAMPLE,)).groups if g.size == 16]
+    assert group.prunable

@@ -60,7 +60,10 @@ def find_groups(analysis: Analysis) -> tuple[Group, ...]:
         row = slice(used, used + width)
         ids, positions = _spread(found, here, position[used : used + count * width].reshape(count, width))
         parts = _members(names, slot[row], reads[row], positions)
-        groups.append(Group(_name(parts), parts, ids, reasons.of(ids, parts) if fixed[ids[0]] else ()))
+        why = reasons.of(ids, parts) if fixed[ids[0]] else ()
+        if not why and len(parts) == 1 and not _reached(analysis, parts[0]):
+            why = (Reason("the example does not reach it"),)
+        groups.append(Group(_name(parts), parts, ids, why))
         at, used = at + count, used + count * width
     return tuple(_unique(groups))
 
@@ -102,6 +105,22 @@ def _members(
             for number, consumed, (a, b) in zip(numbers, read, bounds, strict=True)
         ]
     )
+
+
+def _reached(analysis: Analysis, alone: Member) -> bool:
+    """Whether channels that only one parameter holds go anywhere.
+
+    Rows of a table that this example is too short for do not, and a longer one needs them.
+    """
+    labels = analysis.parameters[alone.parameter][alone.dim]
+    assert labels is not None
+    wanted = labels[alone.indices.ravel()]
+    for recorded, layouts in zip(analysis.traces, analysis.layouts, strict=True):
+        own = recorded.parameters.get(alone.parameter)
+        for value, blocks in layouts.items():
+            if value != own and any(np.isin(wanted[:1], array).any() for _, array in blocks):
+                return True
+    return not alone.produces
 
 
 def _marked(analysis: Analysis, these: Sequence[np.ndarray]) -> np.ndarray:

@@ -23,7 +23,7 @@ from compress.core.errors import TraceError, first_line
 from compress.core.types import Plan
 from compress.graph.analyse import Analysis, analyse
 from compress.graph.positions import all_renumbered
-from compress.graph.rewrite import Scaled, new_constants
+from compress.graph.rewrite import Scaled, Sizes, new_constants
 from compress.graph.trace import quiet_module, set_mode
 from compress.surgery.cut import dead_labels, kept_indices, sizes_after
 from compress.surgery.module import sliced_copy
@@ -116,11 +116,34 @@ def cut_graph(graph: fx.GraphModule, example: tuple[Any, ...], plan: Plan) -> tu
         outs = tuple(v for v in pytree.tree_leaves(numbers.get(node.name)) if isinstance(v, int))
         if _name(node) == "aten.sym_size":
             continue
+        if _name(node) in _AS:
+            _by_itself(node, numbers[node.args[1].name], outs[0], sizes)
+            continue
         for key, new in new_constants(_name(node), bound, ins, outs, sizes).items():
             _set(node, schema, key, _computed(node, new))
     done = CutGraph(twin, twin.graph)
     done.graph.lint()
     return done.eval(), analysis
+
+
+_AS = {
+    "aten.expand_as": torch.ops.aten.expand.default,
+    "aten.view_as": torch.ops.aten.view.default,
+    "aten.reshape_as": torch.ops.aten.reshape.default,
+}
+
+
+def _by_itself(node: fx.Node, other: int, out: int, sizes: Sizes) -> None:
+    """Give `x.expand_as(y)` sizes of its own, where y loses other channels than the result does."""
+    after = sizes.after(out)
+    if sizes.after(other) == after:
+        return
+    with node.graph.inserting_before(node):
+        lengths = [
+            node.graph.call_function(torch.ops.aten.sym_size.int, (node.args[1], d)) if had == has == n else n
+            for d, (had, has, n) in enumerate(zip(sizes.shapes[other], sizes.after(other), after, strict=True))
+        ]
+    node.target, node.args = _AS[_name(node)], (node.args[0], lengths)
 
 
 def _computed(node: fx.Node, new: Any) -> Any:
