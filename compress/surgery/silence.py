@@ -286,7 +286,8 @@ def double_output(module: nn.Module, example: tuple[Any, ...]) -> list[Tensor]:
 @contextmanager
 def _same_draws(example: tuple[Any, ...]) -> Iterator[None]:
     """What draws random numbers in evaluation too draws the same ones each time; nobody else's draws change."""
-    devices = {t.device for t in pytree.tree_leaves(example) if isinstance(t, Tensor) and t.is_cuda}
-    with torch.random.fork_rng(devices=sorted(d.index for d in devices)):
-        torch.manual_seed(0)
+    used = {t.device.index for t in pytree.tree_leaves(example) if isinstance(t, Tensor) and t.is_cuda}
+    with torch.random.fork_rng(devices=sorted(used)):
+        for generator in (torch.default_generator, *(torch.cuda.default_generators[i] for i in used)):
+            generator.manual_seed(0)
         yield
