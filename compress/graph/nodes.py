@@ -20,6 +20,7 @@ class Nodes(fx.Interpreter):
         super().__init__(module, garbage_collect_values=False)
         self.recorder = recorder
         self.meta = meta
+        self.placed: dict[int, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one node, with the module it was traced in as the path."""
@@ -43,7 +44,8 @@ class Nodes(fx.Interpreter):
         found = super().fetch_attr(target)
         if not self.meta or not isinstance(found, Tensor) or found.is_meta:
             return found
-        placed = found.to("meta")
-        if id(found) in self.recorder.names:
-            self.recorder.names[id(placed)] = self.recorder.names[id(found)]
-        return placed
+        if id(found) not in self.placed:
+            self.placed[id(found)] = placed = found.to("meta")
+            if id(found) in self.recorder.names:
+                self.recorder.names[id(placed)] = self.recorder.names[id(found)]
+        return self.placed[id(found)]
