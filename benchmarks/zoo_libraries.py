@@ -213,7 +213,7 @@ def specs() -> Iterator[tuple[str, str, Spec]]:
     for name, (kind, options, inputs) in DIFFUSERS.items():
         yield "diffusers", name, ("diffusers", kind, options, inputs)
     for name in PRETRAINED.split():
-        size = 224 if name in ("bninception", "nasnetamobile") else 299
+        size = 299 if name in ("inceptionresnetv2", "inceptionv4", "xception") else 224
         yield "pretrainedmodels", name, ("pretrainedmodels.models", name, {"pretrained": None}, _image(size))
     for name, size in (("PNet", 32), ("RNet", 24), ("ONet", 48)):
         yield "facenet-pytorch", name, ("facenet_pytorch", name, {"pretrained": False}, _image(size))

@@ -26,7 +26,9 @@ def _prove(made: Generated, seed: int, attention: Attention, *, graph: bool) -> 
     """Cut at random, compare with the masked original, replay the plan, and find the original as it was."""
     before = Snapshot.of(made.module)
     outcome = cut_both(made.module, made.example, attention=attention, seed=seed, graph=graph)
-    assert outcome.worst <= 1e-6, (made.kinds, outcome.module_error, outcome.graph_error, outcome.why_not)
+    told = f"module {outcome.module_error}, graph {outcome.graph_error}, {outcome.why_not}"
+    whole = f"{', '.join(made.kinds)}; plan {outcome.plan.to_json()}\n{made.module}"
+    assert outcome.worst <= 1e-6, f"{told}; seed {seed}, {attention}\n{whole}"
     assert outcome.module_error is not None or outcome.graph_error is not None
     assert before.same(made.module), made.kinds
     plan = Plan.from_json(outcome.plan.to_json())
