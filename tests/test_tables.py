@@ -154,3 +154,27 @@ def test_channels_that_are_only_summed_up_may_leave() -> None:
 
     (group,) = [g for g in analyse(Summed().eval(), (EXAMPLE,)).groups if g.size == 16]
     assert group.prunable
+
+
+class PaddedBetween(nn.Module):
+    """An instance norm, channels of zeros on both sides, and a layer norm over all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.one = nn.Conv2d(3, 4, 1), nn.InstanceNorm2d(4, affine=True)
+        self.two, self.last = nn.LayerNorm(6, elementwise_affine=False), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run."""
+        x = nn.functional.pad(self.one(self.first(x)), (0, 0, 0, 0, 1, 1))
+        return self.last(self.two(x.flatten(2).transpose(1, 2)))
+
+
+def test_padding_leaves_the_masked_reference_behind_an_instance_norm() -> None:
+    """What an instance norm saves is empty on meta tensors and not on real ones: the run is the analysed one still."""
+    torch.manual_seed(0)
+    options = CutOptions(budget=Percent(0.5), scope=Scope.LAYER)
+    cut = cut_network(PaddedBetween().eval(), (torch.randn(2, 3, 5, 5),), options, Clock())
+    assert cut.delivered.verdict is not None
+    assert cut.delivered.verdict.exact
+    assert cut.delivered.module.state_dict()["last.weight"].shape == (5, 3)
