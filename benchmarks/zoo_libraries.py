@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -224,15 +225,12 @@ def specs() -> Iterator[tuple[str, str, Spec]]:
 def libraries() -> Iterator[Entry]:
     """All networks of these libraries."""
     os.environ["USE_TORCH"] = "1"  # python-doctr asks for it
+    for library, name, spec in specs():
+        yield Entry(library, name, partial(_made, *spec), library)
 
-    for library, name, (module, kind, options, inputs) in specs():
 
-        def make(
-            module: str = module, kind: str = kind, options: dict[str, Any] = options, inputs: Any = inputs
-        ) -> tuple[nn.Module, tuple[Any, ...]]:
-            made = getattr(import_module(module), kind)(**options)
-            return made.requires_grad_(), tuple(
-                torch.tensor([i]) if isinstance(i, int) else torch.randn(i) for i in inputs
-            )
-
-        yield Entry(library, name, make, library)
+def _made(
+    module: str, kind: str, options: dict[str, Any], inputs: tuple[Any, ...]
+) -> tuple[nn.Module, tuple[Any, ...]]:
+    made = getattr(import_module(module), kind)(**options)
+    return made.requires_grad_(), tuple(torch.tensor([i]) if isinstance(i, int) else torch.randn(i) for i in inputs)

@@ -14,6 +14,7 @@ from compress.core.choosing import Scope
 from compress.core.clock import Clock
 from compress.export import export, load
 from compress.graph.analyse import analyse
+from compress.graph.modules import tensors_of
 from compress.surgery.network import cut_network, replay
 from compress.surgery.planned import Cut, CutOptions
 
@@ -178,3 +179,31 @@ def test_padding_leaves_the_masked_reference_behind_an_instance_norm() -> None:
     assert cut.delivered.verdict is not None
     assert cut.delivered.verdict.exact
     assert cut.delivered.module.state_dict()["last.weight"].shape == (5, 3)
+
+
+class Known(Placed):
+    """Reads its buffer by another name too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        table = self.table
+        del self.table
+        self.register_buffer("place", table)
+        self.table = table
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run."""
+        return super().forward(x) + self.place[:, :3]
+
+
+def test_a_buffer_by_another_name_is_no_table_of_its_own() -> None:
+    """One tensor has one set of labels, and is one tensor under both names after the cut."""
+    torch.manual_seed(0)
+    net = Known().eval()
+    assert set(tensors_of(net)) == {"embed.weight", "embed.bias", "last.weight", "last.bias", "place", "seen"}
+    cut = halved(net)
+    assert cut.delivered.own
+    assert cut.delivered.verdict is not None
+    assert cut.delivered.verdict.exact
+    assert cut.delivered.module.place is cut.delivered.module.table
+    assert cut.delivered.module.place.shape[1] == cut.delivered.module.embed.out_features < 16

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# The targets enter themselves into the table.
 from compress.core.deploying import Int8Method, Precision
 from compress.core.errors import CompressError, ExportError, UsageError, kind_and_line
 from compress.core.files import require_writable, written_together
@@ -33,8 +34,6 @@ from compress.export.parity import (
 from compress.export.quiet import evaluating, quiet
 from compress.export.rounding import only_rounding
 from compress.export.target import TARGETS, Job, Loaded, Target
-
-# The targets enter themselves into the table.
 from compress.graph.modules import fresh
 
 BATCHES = (1, 2, 5)

@@ -32,27 +32,27 @@ def walk(module: nn.Module) -> Parts:
     return found
 
 
-def tensors_of(module: nn.Module, parts: Parts | None = None) -> dict[str, Tensor]:
-    """What the network holds, by name: parameters, buffers, and tensors that are plain attributes.
-
-    A tensor shared by several names appears once, under the first.
-    """
-    parts = walk(module) if parts is None else parts
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """What the network holds, by name: parameters, buffers, and tensors that are plain attributes."""
+    parts = walk(module)
     return state_of(parts) | attributes_of(parts)
 
 
 def attributes_of(parts: Parts) -> dict[str, Tensor]:
-    """Tensors of floating point that modules keep as plain attributes (a table of positions), by name."""
+    """Tensors of floating point that modules keep as plain attributes only (a table of positions), by name."""
+    held = {id(t) for t in state_of(parts).values()}
     found: dict[int, tuple[str, Tensor]] = {}
     for path, part in parts:
         for name, item in vars(part).items():
-            if item.__class__ is Tensor and item.is_floating_point() and item.dim() and not item.is_meta:
+            if item.__class__ is not Tensor or id(item) in held:
+                continue
+            if item.is_floating_point() and item.dim() and not item.is_meta:
                 found.setdefault(id(item), (f"{path}.{name}" if path else name, item))
     return dict(found.values())
 
 
 def state_of(parts: Parts) -> dict[str, Tensor]:
-    """Parameters and buffers by name."""
+    """Parameters and buffers by name; a tensor shared by several names appears once, under the first."""
     found: dict[int, tuple[str, Tensor]] = {}
     for kind in ("_parameters", "_buffers"):
         for path, part in parts:

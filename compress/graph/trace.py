@@ -126,7 +126,7 @@ class Recorder(TorchDispatchMode):
     def __init__(
         self, trace: Trace, names: dict[int, str], seen: Callable[[Op], None] | None = None, *, placed: bool = True
     ) -> None:
-        """`names` maps id(tensor) of parameters and buffers to their names; `placed`: operators know where they are."""
+        """`names` maps id(tensor) of what the network holds to its name; `placed`: operators know where they are."""
         super().__init__()
         self.placed = placed
         self.trace = trace

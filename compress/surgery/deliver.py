@@ -44,6 +44,7 @@ def own_class(
         return Refused("it was loaded as a graph")
 
     def judged(cut: nn.Module) -> Verdict | str:
+        """Compare with the masked original; in words what is wrong."""
         try:
             verdict = check(module, cut, example, analysis, dead)
         except CompressError:

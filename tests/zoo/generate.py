@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.zoo import indexed_blocks  # noqa: F401 - its blocks enter themselves into both tables
 from tests.zoo.blocks import IMAGE_BLOCKS, WIDTHS
 from tests.zoo.harness import Net, randomised
 from tests.zoo.token_blocks import TOKEN_BLOCKS
