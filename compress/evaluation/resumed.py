@@ -10,10 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from compress.core.errors import DataError
+from compress.graph.modules import quiet_module, set_mode
 from compress.graph.narrow import Narrow, narrow_biases
 from compress.graph.prefix import Compute, DivergedError, Held, Resume, Split, capture, resume, split
 from compress.graph.residual import Leaving
-from compress.graph.trace import Trace, quiet_module, set_mode
+from compress.graph.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)

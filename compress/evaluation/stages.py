@@ -16,7 +16,8 @@ from compress.core.progress import Progress
 from compress.core.types import Accuracy, StageResult
 from compress.evaluation.data import Data
 from compress.evaluation.metrics import agreement, evaluate
-from compress.graph.trace import Trace, tensors_of
+from compress.graph.modules import tensors_of
+from compress.graph.trace import Trace
 from compress.importance import Evidence
 from compress.recovery.absorb import absorb
 from compress.recovery.closeness import distance

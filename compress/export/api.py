@@ -22,6 +22,7 @@ from compress.export import torchscript as _torchscript  # noqa: F401
 from compress.export.parity import (
     TOLERANCE,
     Question,
+    answer_of,
     batched_inputs,
     grown,
     like,
@@ -29,7 +30,6 @@ from compress.export.parity import (
     relative_error,
     same_form,
     sized_inputs,
-    tensors_of,
 )
 from compress.export.quiet import evaluating, quiet
 from compress.export.rounding import only_rounding
@@ -213,7 +213,7 @@ def _target(path: Path) -> Target:
 def _ask(module: nn.Module, inputs: tuple[Tensor, ...], batch: int) -> Question:
     try:
         with torch.no_grad():
-            answer = tensors_of(module(*fresh(inputs)))
+            answer = answer_of(module(*fresh(inputs)))
     except Exception as error:
         raise ExportError(f"the network does not run at batch size {batch}: {_cause(error)}") from error
     if not answer:

@@ -25,7 +25,7 @@ from compress.export.onnx_names import name_outputs, numbered, output_names
 from compress.export.onnx_opset import newest_opset
 from compress.export.onnx_save import fits_in_one, save
 from compress.export.onnx_tidy import tidy
-from compress.export.parity import tensors_of
+from compress.export.parity import answer_of
 from compress.export.pools import with_means
 from compress.export.target import TARGETS, Job, Loaded, Target
 from compress.export.trace import exported_program
@@ -82,7 +82,7 @@ def _converted(job: Job) -> Any:
     """Return the network as an onnx ModelProto of the asked opset."""
     with torch.no_grad():
         answer = job.module(*fresh(job.example))
-    outputs = len(tensors_of(answer))
+    outputs = len(answer_of(answer))
     traced = with_means(exported_program(job.module, job.example, job.batched, job.sized))
     try:
         program = _exported(traced, job, outputs)

@@ -25,7 +25,7 @@ class Question:
     answer: tuple[Tensor, ...]
 
 
-def tensors_of(output: Any) -> tuple[Tensor, ...]:
+def answer_of(output: Any) -> tuple[Tensor, ...]:
     """Return the tensors in a nested output, in its own order, detached and on the CPU."""
     return tuple(leaf.detach().cpu() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor))
 
@@ -35,7 +35,7 @@ def answering(module: Callable[..., Any]) -> Callable[[tuple[Tensor, ...]], tupl
 
     def run(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         with torch.no_grad():
-            return tensors_of(module(*fresh(inputs)))
+            return answer_of(module(*fresh(inputs)))
 
     return run
 

@@ -129,7 +129,7 @@ def analyse(module: nn.Module, example: tuple[Any, ...], *, attention: Attention
         with contextlib.suppress(Exception):  # what cannot be run cannot be coupled: it stays, and is reported
             traces.append(trace(module, example, train=True))
     read = {name for recorded in traces for name in recorded.parameters}
-    tensors = state | {n: t for n, t in attributes_of(parts).items() if n in read}
+    tensors = state | {n: t for n, t in attributes_of(parts, state).items() if n in read}
     return _analyse(module, tensors, traces, attention)
 
 

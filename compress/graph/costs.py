@@ -12,9 +12,10 @@ from collections.abc import Callable
 from torch import nn
 
 from compress.core.types import Costs
+from compress.graph.modules import tensors_of
 from compress.graph.rewrite import Sizes
 from compress.graph.rules.table import arguments
-from compress.graph.trace import Op, Ref, Trace, tensors_of
+from compress.graph.trace import Op, Ref, Trace
 
 Shapes = Callable[[int], tuple[int, ...]]
 

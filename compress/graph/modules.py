@@ -35,12 +35,16 @@ def walk(module: nn.Module) -> Parts:
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     """What the network holds, by name: parameters, buffers, and tensors that are plain attributes."""
     parts = walk(module)
-    return state_of(parts) | attributes_of(parts)
+    state = state_of(parts)
+    return state | attributes_of(parts, state)
 
 
-def attributes_of(parts: Parts) -> dict[str, Tensor]:
-    """Tensors of floating point that modules keep as plain attributes only (a table of positions), by name."""
-    held = {id(t) for t in state_of(parts).values()}
+def attributes_of(parts: Parts, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of floating point that modules keep as plain attributes only (a table of positions), by name.
+
+    `state` is `state_of(parts)`: what is a parameter or a buffer too is left out.
+    """
+    held = {id(t) for t in state.values()}
     found: dict[int, tuple[str, Tensor]] = {}
     for path, part in parts:
         for name, item in vars(part).items():

@@ -18,8 +18,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.graph.couplings import operands
-from compress.graph.modules import fresh
-from compress.graph.trace import Op, Recorder, Ref, Trace, module_paths, quiet_module, set_mode, tensors_in, tensors_of
+from compress.graph.modules import fresh, quiet_module, set_mode, tensors_of
+from compress.graph.trace import Op, Recorder, Ref, Trace, module_paths, tensors_in
 
 Compute = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 

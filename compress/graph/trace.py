@@ -31,27 +31,10 @@ from compress.graph.modules import (
     replaced,
     set_mode,
     state_of,
-    tensors_of,
     walk,
 )
 from compress.graph.nodes import Nodes
 from compress.graph.shapes import empty_as, shaped
-
-__all__ = [
-    "Op",
-    "Recorder",
-    "Ref",
-    "Trace",
-    "attempt",
-    "module_paths",
-    "quiet_module",
-    "replaced",
-    "set_mode",
-    "tensors_in",
-    "tensors_of",
-    "trace",
-    "walk",
-]
 
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")  # torchvision's folder begins with the same letters
 _OURS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
@@ -315,7 +298,8 @@ def _run(
     record: Trace | None = None,
     placed: bool = True,
 ) -> Trace:
-    real, plain = state_of(parts), attributes_of(parts)
+    real = state_of(parts)
+    plain = attributes_of(parts, real)
     used = {n: empty_as(t) for n, t in real.items()} if meta else real
     record = Trace(on_meta=meta) if record is None else record
     recorder = Recorder(record, {id(t): n for n, t in (used | plain).items()}, placed=placed)

@@ -13,8 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from compress.graph.modules import fresh
-from compress.graph.trace import quiet_module, set_mode
+from compress.graph.modules import fresh, quiet_module, set_mode
 
 # Operator -> the positions of what it reads and of the tensor that names it.
 _PLACES = {

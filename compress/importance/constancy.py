@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from compress.core.types import Group
-from compress.graph.trace import tensors_of
+from compress.graph.modules import tensors_of
 from compress.graph.watch import Call, watched
 from compress.importance.criteria import Weights, criterion
 from compress.importance.evidence import Evidence

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.core.errors import UsageError
-from compress.graph.trace import quiet_module, set_mode, tensors_of
+from compress.graph.modules import quiet_module, set_mode, tensors_of
 from compress.graph.watch import Call, watched
 from compress.importance.slopes import NoSlopes, slopes
 

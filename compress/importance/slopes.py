@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from compress.graph.trace import quiet_module, set_mode, tensors_in
+from compress.graph.modules import quiet_module, set_mode
+from compress.graph.trace import tensors_in
 
 SEED = 0
 DRAWS = 2  # classes drawn for each input

@@ -10,7 +10,8 @@ from torch import nn
 
 from compress.graph.costs import batch_of, macs_of
 from compress.graph.couplings import operands
-from compress.graph.trace import Op, Trace, tensors_of, trace
+from compress.graph.modules import tensors_of
+from compress.graph.trace import Op, Trace, trace
 from compress.measure.layers import LayerCost, NetworkCost
 
 # What a parameter or an activation takes in float32, which is how networks are loaded.

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Subset
 from compress.core.errors import UsageError
 from compress.core.progress import Progress, Silent
 from compress.evaluation.variants import CHUNK
-from compress.graph.trace import quiet_module, set_mode
+from compress.graph.modules import quiet_module, set_mode
 from compress.pipeline.exploring import ExploreOptions, Subject, subject
 from compress.report.maps import Maps
 from compress.surgery.submodule import find

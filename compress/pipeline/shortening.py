@@ -16,9 +16,10 @@ from compress.evaluation.data import Data
 from compress.evaluation.variants import Tally, Variant, measure
 from compress.graph.analyse import analyse
 from compress.graph.costs import costs
+from compress.graph.modules import tensors_of
 from compress.graph.prefix import recorded
 from compress.graph.residual import Block, Leaving, blocks
-from compress.graph.trace import tensors_of, trace
+from compress.graph.trace import trace
 from compress.surgery.deliver import Delivered
 from compress.surgery.network import composed
 from compress.surgery.planned import Chosen, Cut, CutOptions

@@ -18,8 +18,9 @@ from compress.core.types import Group
 from compress.evaluation.variants import Measured, Policy, Variant, measure
 from compress.graph.analyse import Analysis, analyse
 from compress.graph.costs import norm_scales
+from compress.graph.modules import quiet_module, set_mode, tensors_of
 from compress.graph.prefix import first_reading, recorded
-from compress.graph.trace import Trace, quiet_module, set_mode, tensors_of
+from compress.graph.trace import Trace
 from compress.importance import CRITERIA, Weights, score
 from compress.pipeline.exploring import ExploreOptions, Subject, subject
 from compress.report.sweep import Curve, Point, Sweep

@@ -23,7 +23,7 @@ from compress.evaluation.data import Data, look, open_data
 from compress.evaluation.learning import Learning, as_data, divided, fits_memory, in_memory, learning_from, mean_and_std
 from compress.evaluation.metrics import evaluate
 from compress.graph.analyse import analyse
-from compress.graph.trace import quiet_module, set_mode
+from compress.graph.modules import quiet_module, set_mode
 from compress.measure.machine import this_machine
 from compress.recovery.finetune import cross_entropy, marks_by, require_labels
 from compress.recovery.training.judging import Judge

@@ -24,7 +24,7 @@ from compress.evaluation.metrics import evaluate
 from compress.export.answers import ROWS, Answers, same_class
 from compress.export.api import load_as
 from compress.export.onnx_save import about_of
-from compress.export.parity import TOLERANCE, batched_inputs, like, relative_error, same_form, tensors_of
+from compress.export.parity import TOLERANCE, answer_of, batched_inputs, like, relative_error, same_form
 from compress.export.quiet import evaluating, quiet
 from compress.export.target import ABOUT, TARGETS, Loaded
 from compress.graph.modules import fresh
@@ -105,7 +105,7 @@ def module_file(module: nn.Module, inputs: tuple[Tensor, ...], name: str) -> Fil
 
     def run(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         with torch.no_grad(), evaluating(module):
-            return tensors_of(module(*fresh(given)))
+            return answer_of(module(*fresh(given)))
 
     return File(name=name, format="module", run=run, example=inputs)
 

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.graph.analyse import Analysis
-from compress.graph.trace import tensors_of
+from compress.graph.modules import tensors_of
 from compress.graph.watch import Call
 from compress.recovery.consumers import consumers
 from compress.recovery.refit import (

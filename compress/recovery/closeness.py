@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.graph.trace import quiet_module, set_mode, tensors_in
+from compress.graph.modules import quiet_module, set_mode
+from compress.graph.trace import tensors_in
 
 
 def distance(original: nn.Module, cut: nn.Module, inputs: Iterable[Tensor]) -> float:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.core.progress import Progress
-from compress.graph.trace import set_mode, tensors_in
+from compress.graph.modules import set_mode
+from compress.graph.trace import tensors_in
 from compress.recovery.features import Feature, watching
 from compress.recovery.training.judging import BATCH, Judge
 from compress.recovery.training.lent import left_as_it_was

@@ -84,7 +84,7 @@ def require_labels(module: nn.Module, samples: Samples, team: Team) -> None:
         raise DataError(
             "the images to learn from have no labels", fix="give labelled ones, or --distill, which needs none"
         )
-    from compress.graph.trace import quiet_module, set_mode
+    from compress.graph.modules import quiet_module, set_mode
 
     with quiet_module(module), torch.no_grad():
         set_mode(module, train=False)

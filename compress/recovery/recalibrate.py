@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.graph.trace import tensors_of
+from compress.graph.modules import tensors_of
 from compress.graph.watch import watched
 from compress.recovery.closeness import distance
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.graph.trace import quiet_module, set_mode
+from compress.graph.modules import quiet_module, set_mode
 from compress.graph.watch import Beside, Call, Watch
 
 _STEPS = {

@@ -15,9 +15,10 @@ from torch.utils import _pytree as pytree
 
 from compress.graph.analyse import Analysis
 from compress.graph.couplings import operands
+from compress.graph.modules import walk
 from compress.graph.rewrite import Sizes, new_constants, whole_groups
 from compress.graph.rules.table import arguments
-from compress.graph.trace import Ref, walk
+from compress.graph.trace import Ref
 
 Facts = dict[str, dict[Any, set[Any]]]
 

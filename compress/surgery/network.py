@@ -12,7 +12,8 @@ from compress.core.errors import CompressError, TraceError
 from compress.core.types import Costs, Plan
 from compress.graph.analyse import analyse
 from compress.graph.costs import batch_of, costs
-from compress.graph.trace import tensors_of, trace
+from compress.graph.modules import tensors_of
+from compress.graph.trace import trace
 from compress.surgery.cut import dead_labels
 from compress.surgery.deliver import deliver
 from compress.surgery.planned import Cut, CutOptions, cut_whole

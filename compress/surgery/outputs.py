@@ -17,8 +17,9 @@ from compress.core.errors import PlanError, UsageError
 from compress.core.types import Group, Member
 from compress.graph.analyse import Analysis
 from compress.graph.couplings import operands
+from compress.graph.modules import tensors_of
 from compress.graph.rules.table import arguments
-from compress.graph.trace import Ref, Trace, tensors_of
+from compress.graph.trace import Ref, Trace
 from compress.surgery.attributes import refresh_layers
 from compress.surgery.cut import Kept, kept_tensors
 from compress.surgery.module import twin

@@ -22,9 +22,9 @@ from torch.utils import _pytree as pytree
 from compress.core.errors import TraceError, first_line
 from compress.core.types import Plan
 from compress.graph.analyse import Analysis, analyse
+from compress.graph.modules import quiet_module, set_mode
 from compress.graph.positions import all_renumbered
 from compress.graph.rewrite import Scaled, Sizes, new_constants
-from compress.graph.trace import quiet_module, set_mode
 from compress.surgery.cut import dead_labels, kept_indices, sizes_after
 from compress.surgery.module import sliced_copy
 

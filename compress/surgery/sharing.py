@@ -9,7 +9,7 @@ from torch import nn
 
 from compress.core.types import Network
 from compress.graph.analyse import Analysis
-from compress.graph.trace import tensors_of
+from compress.graph.modules import tensors_of
 from compress.surgery.cut import dead_of, kept_indices, plan_of
 from compress.surgery.deliver import deliver
 

@@ -20,10 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from compress.core.errors import ExactnessError, PlanError
 from compress.core.types import Verdict
 from compress.graph.couplings import operands
-from compress.graph.modules import fresh
+from compress.graph.modules import fresh, quiet_module, set_mode, tensors_of
 from compress.graph.prefix import recorded
 from compress.graph.residual import Block, around, blocks
-from compress.graph.trace import Op, Trace, quiet_module, set_mode, tensors_in, tensors_of, trace
+from compress.graph.trace import Op, Trace, tensors_in, trace
 from compress.surgery.module import twin
 from compress.surgery.program import CutGraph, graph_of
 from compress.surgery.silence import Double, double_output

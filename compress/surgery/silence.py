@@ -24,10 +24,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.graph.analyse import Analysis, apply_rule
 from compress.graph.couplings import Couplings, operands
-from compress.graph.modules import fresh
+from compress.graph.modules import fresh, quiet_module, set_mode, tensors_of
 from compress.graph.rewrite import Sizes, new_constants
 from compress.graph.rules.table import arguments
-from compress.graph.trace import Op, Recorder, Ref, Trace, module_paths, quiet_module, set_mode, tensors_in, tensors_of
+from compress.graph.trace import Op, Recorder, Ref, Trace, module_paths, tensors_in
 
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
 

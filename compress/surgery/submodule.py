@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from compress.core.errors import TraceError, UsageError, first_line
-from compress.graph.modules import fresh
-from compress.graph.trace import quiet_module, set_mode
+from compress.graph.modules import fresh, quiet_module, set_mode
 from compress.surgery.module import twin
 
 

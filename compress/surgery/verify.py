@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from compress.core.errors import ExactnessError
 from compress.core.types import Verdict
 from compress.graph.analyse import Analysis
-from compress.graph.trace import replaced, tensors_of
+from compress.graph.modules import replaced, tensors_of
 from compress.surgery.cut import kept_indices, kept_tensors
 from compress.surgery.silence import double_output, masked_output
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compress.graph.trace import set_mode
+from compress.graph.modules import set_mode
 from compress.recovery.training.samples import Inputs
 from compress.recovery.training.team import Team
 

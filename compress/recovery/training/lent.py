@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from compress.graph.trace import walk
+from compress.graph.modules import walk
 from compress.recovery.training.run import copied
 from compress.recovery.training.team import Team
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compress.core.errors import TrainingError, UsageError, first_line
 from compress.core.progress import Advance, Progress
-from compress.graph.trace import quiet_module, set_mode
+from compress.graph.modules import quiet_module, set_mode
 from compress.recovery.training.augment import changed, drawn
 from compress.recovery.training.average import follow, started
 from compress.recovery.training.interrupts import Asked, deferred
