@@ -137,3 +137,45 @@ def test_a_number_that_can_only_be_the_channels_follows_unread() -> None:
     cut = halved(Remembering(kernel=3), torch.randn(2, 3, 12, 12))
     assert cut.delivered.own
     assert (cut.delivered.module.kernel_size, cut.delivered.module.channels) == (3, 4)
+
+
+class Table(nn.Module):
+    """Biases of pairs of places, made by a small network and given out by a method, as its owner never calls it."""
+
+    def __init__(self, places: int, heads: int) -> None:
+        super().__init__()
+        self.shape = (places, places, heads)
+        self.make = nn.Sequential(nn.Linear(2, places), nn.ReLU(), nn.Linear(places, heads))
+        self.register_buffer("apart", torch.randn(2 * places - 1, 2))
+        self.register_buffer("index", torch.arange(places * places) % (2 * places - 1))
+
+    def biases(self) -> Tensor:
+        """(heads, places, places)."""
+        return self.make(self.apart)[self.index].view(self.shape).permute(2, 0, 1)
+
+
+class Biased(nn.Module):
+    """Attention over as many places as it has channels, with a table of biases."""
+
+    def __init__(self, heads: int = 4, width: int = 16) -> None:
+        super().__init__()
+        self.heads = heads
+        self.embed, self.q, self.k, self.v = (nn.Linear(n, width) for n in (5, *3 * [width]))
+        self.table, self.out = Table(width, heads), nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run."""
+        x = self.embed(x)
+        q, k, v = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        y = ((q @ k.transpose(-2, -1) + self.table.biases()).softmax(-1) @ v).transpose(1, 2)
+        return self.out(y.flatten(2))
+
+
+def test_a_module_whose_methods_another_calls_is_repaired() -> None:
+    """16 is the number of places, which stays, and of channels, which become 8: only the heads of the shape follow."""
+    torch.manual_seed(0)
+    cut = halved(Biased(), torch.randn(2, 16, 5))
+    assert cut.delivered.own, cut.delivered.why
+    assert cut.delivered.verdict is not None
+    assert cut.delivered.verdict.exact
+    assert cut.delivered.module.table.shape == (16, 16, 2)

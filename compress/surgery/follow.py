@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from compress.core.collector import uncollected
 from compress.graph.analyse import Analysis
+from compress.graph.modules import walk
 from compress.graph.rewrite import Sizes
 from compress.graph.trace import Op, attempt
 from compress.surgery.agreement import Progress, compared, counts, settled_by_data
@@ -27,15 +28,30 @@ LONG = 8  # entries: longer lists are tables, not sizes
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What numbers became: `own[path]` those that a module saw itself, `wide[path]` also those seen inside it."""
+    """What numbers became: `own[path]` those that a module saw itself, `wide[path]` also those seen inside it.
+
+    A module is `lent` where it runs no operator: another may call its methods (`self.table.biases()`), so that what the
+    nearest module around it saw is its own.
+    """
 
     own: Facts
     wide: Facts
+    lent: frozenset[str]
 
     @staticmethod
-    def of(found: Facts) -> Known:
+    def of(found: Facts, module: nn.Module) -> Known:
         """Gather what every module saw inside it."""
-        return Known(found, subtrees(found))
+        own, lent = dict(found), set()
+        for path, _ in walk(module):  # those around come first
+            if path and path not in found:
+                lent.add(path)
+                own[path] = own.get(path.rpartition(".")[0], {})
+        return Known(own, subtrees(found), frozenset(lent))
+
+    def around(self, paths: list[str]) -> list[str]:
+        """`paths`, and behind them what these modules may call the methods of, the nearest first."""
+        inside = [path for path in self.lent if path.rpartition(".")[0] in paths]
+        return [*paths, *sorted(inside, key=lambda path: (-path.count("."), path))]
 
 
 @dataclass(slots=True)
@@ -113,7 +129,7 @@ def follow(
 
     best = follower.run()
     if best.problem is not None:
-        known = Known.of(facts(analysis, sizes))
+        known = Known.of(facts(analysis, sizes), module)
         _repair_certain(follower, known)
         start = best = follower.run()
         before = follower.state()
@@ -206,7 +222,7 @@ def _candidates(follower: Follower, known: Known, paths: list[str]) -> Iterator[
     for path, inner, key, now in own_attributes(follower.module):
         at.setdefault(path, []).append((inner, key, follower.changed.get((path, key), now)))
     seen = set()
-    for path in paths:
+    for path in known.around(paths):
         for inner, key, old in at.get(path, []):
             for choice in (*range(len(follower.options(known, path, old))), -1):
                 case = (type(inner), key, choice)
