@@ -95,3 +95,39 @@ def test_a_channel_tied_to_the_input_says_where() -> None:
     assert why.startswith("meets a channel that is fixed")
     assert "aten.add" in why
     assert [g.size for g in analysis.prunable] == [5]
+
+
+def test_a_statistic_of_few_wide_groups_leaves_by_groups() -> None:
+    """A deviation over each of 3 groups of 8, laid over its group again: whole groups leave, as the statistic asks."""
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        y = net.a(x)
+        n, c, h, w = y.shape
+        rows = y.reshape(n, net.groups, c // net.groups, h, w)
+        deviation = rows.var((2, 3, 4), unbiased=False, keepdim=True).add(1e-5).sqrt()
+        return net.b(y / deviation.expand(rows.shape).reshape(n, c, h, w))
+
+    net = randomised(Net(run, a=nn.Conv2d(3, 24, 3), b=nn.Conv2d(24, 4, 1), groups=3))
+    outcome = cut_both(net, IMAGE, share=0.5)
+    assert [g.size for g in outcome.analysis.prunable] == [3]
+    assert outcome.why_not is None
+    assert outcome.module is not None
+    assert outcome.module.groups < 3
+    assert outcome.worst < 1e-12
+
+
+def test_queries_of_the_image_repeated_for_its_windows_leave_by_heads() -> None:
+    """One query for all 9 windows of an image: the windows are no copies of the two heads, which may leave."""
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        n, heads, width, windows = len(x), net.heads, 4, 9
+        y = net.a(x).flatten(2).transpose(1, 2)
+        apart = y.reshape(n * windows, 16, -1)
+        query = net.q(y[:, :16]).repeat_interleave(windows, dim=0)
+        q, k, v = (t.reshape(len(t), 16, heads, width).transpose(1, 2) for t in (query, net.k(apart), net.v(apart)))
+        return net.o(((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+    layers = {name: nn.Linear(8, 8) for name in "qkvo"}
+    outcome = cut_both(randomised(Net(run, a=nn.Conv2d(3, 8, 1), heads=2, **layers)), IMAGE, share=0.5)
+    assert [g.size for g in outcome.analysis.prunable if g.name == "q"] == [2]
+    assert outcome.worst < 1e-12

@@ -14,6 +14,7 @@ from compress.graph.trace import Op
 Segment = tuple[range, range]
 _MOVING = ("aten.transpose", "aten.permute", "aten.clone", "aten.contiguous", "aten.view", "aten._unsafe_view",
            "aten.reshape", "aten.alias")  # fmt: skip
+_REPEATING = ("aten.expand", "aten.expand_copy", "aten.broadcast_to", "aten.expand_as")
 
 
 def segments(old: tuple[int, ...], new: tuple[int, ...]) -> list[Segment]:
@@ -95,10 +96,28 @@ def _by_products(c: Couplings, x: int) -> bool:
 
 def _copied(c: Couplings, x: int, block: Block, dims: range) -> bool:
     """Whether the block are copies of heads, more than there are heads: then the same copies of all heads leave."""
-    if c.attention is not Attention.HEADS or len(block[0]) > 1 or c.is_parameter(block[1]):
+    if c.attention is not Attention.HEADS or len(dims) != 2 or block[0] != (dims[1],) or c.is_parameter(block[1]):
         return False
-    others = [c.shape(x)[d] for d in dims if d not in block[0]]
-    return len(others) == 1 and block[1].size > others[0] > 1
+    return block[1].size > c.shape(x)[dims[0]] > 1 and _repeats_added(c, x)
+
+
+def _repeats_added(c: Couplings, x: int) -> bool:
+    """Whether the value repeats a dimension that was added for it, as copies of heads do.
+
+    What repeats a dimension that a mean or a variance left with size 1 only takes the place that it had.
+    """
+    repeated = False
+    while (maker := c.makers.get(x)) is not None:
+        source = operands(maker)[0]
+        added = c.shape(x).count(1) > c.shape(source).count(1)
+        if repeated and added and (maker.name in _MOVING or maker.name.startswith("aten.unsqueeze")):
+            return True
+        if maker.name in _REPEATING:
+            repeated = repeated or c.shape(x) != c.shape(source)
+        elif maker.name not in _MOVING:
+            return False
+        x = source
+    return False
 
 
 def _reshaped(block: Block, runs: list[Segment], old: tuple[int, ...], new: tuple[int, ...]) -> Block:
@@ -177,7 +196,7 @@ def flip(c: Couplings, op: Op) -> None:
     c.set(op.outs[0], blocks)
 
 
-@rule("aten.expand", "aten.expand_copy", "aten.broadcast_to", "aten.expand_as")
+@rule(*_REPEATING)
 def expand(c: Couplings, op: Op) -> None:
     """Dimensions of size 1 repeated: all copies are alike, so each is free to leave."""
     x, out = operands(op)[0], op.outs[0]
