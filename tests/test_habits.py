@@ -131,3 +131,19 @@ def test_queries_of_the_image_repeated_for_its_windows_leave_by_heads() -> None:
     outcome = cut_both(randomised(Net(run, a=nn.Conv2d(3, 8, 1), heads=2, **layers)), IMAGE, share=0.5)
     assert [g.size for g in outcome.analysis.prunable if g.name == "q"] == [2]
     assert outcome.worst < 1e-12
+
+
+def test_padded_values_of_attention_leave_by_heads() -> None:
+    """Linear attention normalises by a column of ones beside its values: whole heads leave all the same."""
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        q, k, v = net.qkv(x).reshape(len(x), net.heads, 12, -1).chunk(3, dim=2)
+        v = nn.functional.pad(v, (0, 0, 0, 1), value=1.0)
+        y = (v @ k.relu().transpose(-1, -2)) @ q.relu()
+        return net.o((y[:, :, :-1] / (y[:, :, -1:] + 1)).flatten(1, 2).reshape(len(x), -1, *x.shape[2:]))
+
+    net = randomised(Net(run, qkv=nn.Conv2d(3, 48, 1), heads=4, o=nn.Conv2d(16, 4, 1)))
+    outcome = cut_both(net, IMAGE, share=0.5)
+    assert [(g.name, g.size) for g in outcome.analysis.prunable] == [("qkv", 4)]
+    assert outcome.why_not is None
+    assert outcome.worst < 1e-12

@@ -55,6 +55,7 @@ def pad(c: Couplings, op: Op) -> None:
     padded = {rank - 1 - i // 2: (given[i], given[i + 1]) for i in range(0, len(given), 2)}
     padded = {d: (before, after) for d, (before, after) in padded.items() if before or after}
     for d, (before, after) in padded.items():
+        c.part(x, d)
         labels = c.labels(x, d)
         if labels is None:
             continue
