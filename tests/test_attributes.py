@@ -179,3 +179,43 @@ def test_a_module_whose_methods_another_calls_is_repaired() -> None:
     assert cut.delivered.verdict is not None
     assert cut.delivered.verdict.exact
     assert cut.delivered.module.table.shape == (16, 16, 2)
+
+
+class Shortcut(nn.Module):
+    """Keeps the norm's input as its shortcut where it makes as many channels as it reads, else the norm's output."""
+
+    def __init__(self, channels: int, made: int) -> None:
+        super().__init__()
+        self.made, self.channels, self.width = made, channels, made
+        self.norm, self.make = nn.LayerNorm(channels), nn.Linear(channels, made)
+        self.short = nn.Identity() if made == channels else nn.Linear(channels, made)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 8, channels) -> (N, 8, made)."""
+        y = self.norm(x.view(-1, 8, self.channels))
+        short = x if self.made == self.channels else self.short(y)
+        return short + self.make(y).view(-1, 8, self.width)
+
+
+class Shortcuts(nn.Module):
+    """As many places as channels, so that 8 is either."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.blocks = nn.Linear(5, 8), nn.Sequential(Shortcut(8, 8), Shortcut(8, 16))
+        self.out = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run."""
+        return self.out(self.blocks(self.embed(x)))
+
+
+def test_two_numbers_that_the_code_compares_stay_in_step() -> None:
+    """One of them set back alone would take another shortcut, in which all shapes are the same."""
+    torch.manual_seed(0)
+    cut = halved(Shortcuts(), torch.randn(3, 8, 5))
+    assert cut.delivered.own, cut.delivered.why
+    block = cut.delivered.module.blocks[0]
+    assert block.made == block.channels
+    assert cut.delivered.verdict is not None
+    assert cut.delivered.verdict.exact

@@ -18,10 +18,7 @@ from compress.graph.trace import Op
 def in_step(analysis: Analysis) -> Analysis | None:
     """Tie heads to runs of the channels that they are computed from; None where there is nothing to tie."""
     ties = _step_ties(analysis.couplings, analysis.component)
-    if not ties:
-        return None
-    couplings = replace(analysis.couplings, ties=[*analysis.couplings.ties, *ties])
-    return replace(analysis, component=settle(couplings), couplings=couplings)
+    return _tied(analysis, ties) if ties else None
 
 
 def pinned_at(analysis: Analysis, op: Op | None, *, width_only: bool = False) -> Analysis | None:
@@ -35,7 +32,7 @@ def pinned_at(analysis: Analysis, op: Op | None, *, width_only: bool = False) ->
     couplings, recorded = analysis.couplings, analysis.traces[0]
     makers = {out: other for other in recorded.ops for out in other.outs}
     parameters = set(recorded.parameters.values())
-    ops = [o for o in recorded.ops if o is op or (o.name == op.name and o.frame == op.frame and op.frame is not None)]
+    ops = _alike(analysis, op)
     labels: list[np.ndarray] = []
     passed: set[int] = set()
     while ops and not labels:
@@ -51,6 +48,41 @@ def pinned_at(analysis: Analysis, op: Op | None, *, width_only: bool = False) ->
     if known.issuperset(np.unique(analysis.component[pin.labels]).tolist()):
         return None
     return replace(analysis, couplings=replace(couplings, pins=[*couplings.pins, pin]))
+
+
+def tied_at(analysis: Analysis, last: Op | None) -> Analysis | None:
+    """Tie what `last` gave to the channels that it was computed from, where there are as many; None where nothing is.
+
+    What comes next lays it out by a number of theirs (`y.reshape(n, t, x.shape[-1])`). So does every operator of the
+    same source line.
+    """
+    if last is None:
+        return None
+    couplings, layouts = analysis.couplings, analysis.layouts[0]
+    ops = [
+        o for o in analysis.traces[0].ops if o is last or (o.name == last.name and o.frame == last.frame is not None)
+    ]
+    given = [array for op in ops for value in op.outs for dims, array in layouts.get(value, ()) if len(dims) == 1]
+    ties = [
+        (reads, array)
+        for array in given
+        for reads, makes in couplings.maps
+        if reads.size == array.size and np.isin(array, makes).all()
+    ]
+    if all(np.array_equal(analysis.component[one], analysis.component[two]) for one, two in ties):
+        return None
+    return _tied(analysis, ties)
+
+
+def _alike(analysis: Analysis, op: Op) -> list[Op]:
+    """The operator, and those of its name from the same source line."""
+    same = op.frame is not None
+    return [o for o in analysis.traces[0].ops if o is op or (same and o.name == op.name and o.frame == op.frame)]
+
+
+def _tied(analysis: Analysis, ties: list[tuple[np.ndarray, np.ndarray]]) -> Analysis:
+    couplings = replace(analysis.couplings, ties=[*analysis.couplings.ties, *ties])
+    return replace(analysis, component=settle(couplings), couplings=couplings)
 
 
 def _lost(analysis: Analysis, value: int, *, width_only: bool) -> list[np.ndarray]:

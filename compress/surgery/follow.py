@@ -56,7 +56,7 @@ class Known:
 
 @dataclass(slots=True)
 class Follower:
-    """The cut module under repair; `changed` maps (path, attribute) to what it was."""
+    """The cut module under repair; `changed` maps (path, attribute) to what it was, `ops` is what ran last."""
 
     module: nn.Module
     example: tuple[Any, ...]
@@ -66,12 +66,14 @@ class Follower:
     settled_by_data: int
     runs: int = 0
     changed: dict[tuple[str, str], Any] = field(default_factory=dict)
+    ops: list[Op] = field(default_factory=list)
 
     def run(self) -> Progress:
         """Run the module as far as it goes and compare with what the graph expects."""
         self.runs += 1
         with uncollected():
             after, error = attempt(self.module, self.example, meta=self.analysis.traces[0].on_meta)
+        self.ops = after.ops
         outputs = [self.sizes.after(value) for value in self.analysis.traces[0].outputs]
         through = error is None and outputs == [after.shapes[value] for value in after.outputs]
         found = compared(self.expected, self.analysis, self.sizes, after, error)
@@ -148,7 +150,7 @@ def follow(
             else:
                 follower.restore(after)
         if best.problem is None:
-            _undo_unneeded(follower, known, settled)
+            _undo_unneeded(follower, known, check)
     told = {
         f"{path}.{key}" if path else key: (old, _get(module, path, key))
         for (path, key), old in follower.changed.items()
@@ -178,22 +180,29 @@ def _repair_certain(follower: Follower, known: Known) -> None:
                 break
 
 
-def _undo_unneeded(follower: Follower, known: Known, settled: Callable[[Progress], bool]) -> None:
-    """Set back what the module runs without, where its number may as well be another one that stayed.
+def _undo_unneeded(follower: Follower, known: Known, check: Callable[[nn.Module], bool] | None) -> None:
+    """Set back what makes no difference to the run, where its number may as well be another one that stayed.
 
-    A kernel of 8 x 8 in a layer of 8 channels: what nothing reads is no size of channels on that evidence.
+    A kernel of 8 x 8 in a layer of 8 channels: what nothing reads is no size of channels on that evidence. Where the
+    run differs in its wiring alone (a shortcut that is taken where two sizes differ), `check` is asked.
     """
     kinds: dict[tuple[type, str], list[tuple[str, str]]] = {}
     for (path, key), old in follower.changed.items():
         if certain(old, known.wide.get(path, {})) is None:
             kinds.setdefault((type(follower.module.get_submodule(path)), key), []).append((path, key))
+    if not kinds:
+        return
+    follower.run()
+    needed = [(op.name, op.args, op.kwargs) for op in follower.ops]
     trials = [[place for places in kinds.values() for place in places], *(kinds.values() if len(kinds) > 1 else ())]
     for places in trials:
-        if not places or follower.runs >= RUNS:
+        if follower.runs >= RUNS:
             return
         state = follower.state()
         follower.restore({place: new for place, new in state.items() if place not in places})
-        if settled(follower.run()):
+        progress = follower.run()
+        alike = [(op.name, op.args, op.kwargs) for op in follower.ops] == needed
+        if alike or (progress.problem is None and check is not None and check(follower.module)):
             if places is trials[0]:
                 return
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,13 @@ from compress.core.collector import uncollected
 from compress.core.errors import PlanError, UsageError
 from compress.core.types import Costs, Group, Plan
 from compress.graph.analyse import Analysis, analyse
-from compress.graph.costs import costs, macs, norm_scales
-from compress.graph.instep import in_step, pinned_at
+from compress.graph.costs import costs, norm_scales
 from compress.importance import Evidence, Weights, default_criterion, score
+from compress.surgery.adapt import Adapted, adapted
 from compress.surgery.cut import dead_labels, dead_of, plan_of, sizes_after
 from compress.surgery.deliver import Delivered, Refused, as_rewritten, own_class
 from compress.surgery.silence import Masked
 
-# Other choices tried so that the user's own class can follow, and what they must remove of what the free one does.
-ATTEMPTS = 6
-ENOUGH = 0.6
 _TARGETS = "percent=0.5 removes half of the channels; macs=0.5 leaves half of the MACs; plan replays a plan"
 
 
@@ -106,9 +103,10 @@ def cut_whole(
     with clock.stage("cut and verify" if options.verify else "cut"):
         own = own_class(module, example, analysis, dead, verify=options.verify)
         if isinstance(own, Refused) and own.parts is not None and options.plan is None:
-            again = _followed(module, example, analysis, dead, own, options)
+            free = Adapted(analysis, own, chosen, dead, ())
+            again = adapted(module, example, free, lambda a: _chosen(a, a.prunable, options), verify=options.verify)
             if again is not None:
-                own, chosen, analysis, dead = again
+                own, chosen, analysis, dead = again.delivered, again.choice, again.analysis, again.dead
         if isinstance(own, Delivered):
             delivered = own
         else:
@@ -117,51 +115,6 @@ def cut_whole(
     before = costs(module, analysis.traces[0])
     after = costs(delivered.module, analysis.traces[0], sizes_after(analysis, dead))
     return Cut(delivered, chosen, analysis, dead, Masked(module, analysis, dead), before, after)
-
-
-def _followed(
-    module: nn.Module,
-    example: tuple[Any, ...],
-    analysis: Analysis,
-    dead: np.ndarray,
-    refused: Refused,
-    options: CutOptions,
-) -> tuple[Delivered, Chosen, Analysis, np.ndarray] | None:
-    """Choose again so that the module's own code can follow; None where that is not found or would remove much less.
-
-    First with attention heads in step with the channels they read, then with channels pinned where the code parts.
-    """
-    enough = ENOUGH * _removed(analysis, dead)
-    stepped = in_step(analysis)
-    why = "heads leave together with the channels they read, which its code needs"
-    for _ in range(ATTEMPTS):
-        tried, pinning = stepped, stepped is None
-        if tried is None:
-            assert refused.parts is not None
-            tried = pinned_at(analysis, refused.parts.op, width_only=refused.parts.numbers)
-            why = "channels stay whose number its code computes with"
-        stepped = None
-        if tried is None:
-            return None
-        try:
-            chosen, dead = _chosen(tried, tried.prunable, options)
-        except PlanError:
-            return None
-        own = own_class(module, example, tried, dead, verify=options.verify)
-        if isinstance(own, Delivered):
-            if _removed(tried, dead) < enough:
-                return None
-            return replace(own, why=f"{why}; {own.why}" if own.why else why), chosen, tried, dead
-        if own.parts is None:
-            return None
-        if pinning or refused.parts is None or own.parts.matched > refused.parts.matched:
-            refused, analysis = own, tried
-    return None
-
-
-def _removed(analysis: Analysis, dead: np.ndarray) -> int:
-    trace = analysis.traces[0]
-    return macs(trace) - macs(trace, sizes_after(analysis, dead))
 
 
 def _replayed(plan: Plan, analysis: Analysis) -> tuple[Chosen, np.ndarray]:
