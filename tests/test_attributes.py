@@ -219,3 +219,28 @@ def test_two_numbers_that_the_code_compares_stay_in_step() -> None:
     assert block.made == block.channels
     assert cut.delivered.verdict is not None
     assert cut.delivered.verdict.exact
+
+
+class Peaked(nn.Module):
+    """Attention of one head, whose scale comes from its width, with scores so far apart that one place has it all."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.embed, self.q, self.k, self.v = (nn.Linear(n, width) for n in (5, *3 * [width]))
+        self.out = nn.Linear(width, 3)
+        self.q.weight.data.mul_(1e5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run."""
+        x = self.embed(x)
+        q, k, v = (layer(x)[:, None] for layer in (self.q, self.k, self.v))
+        return self.out(F.scaled_dot_product_attention(q, k, v)[:, 0])
+
+
+def test_another_scale_is_seen_where_the_result_does_not_show_it() -> None:
+    """The width of queries and keys stays, though without half of it the results would be the same to 12 digits."""
+    torch.manual_seed(0)
+    cut = halved(Peaked(), torch.randn(2, 7, 5))
+    assert cut.delivered.own, cut.delivered.why
+    assert "computes with" in cut.delivered.why
+    assert (cut.delivered.module.q.out_features, cut.delivered.module.v.out_features) == (16, 8)
