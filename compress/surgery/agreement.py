@@ -62,43 +62,56 @@ def _same_choice(want: Op, have: Op, analysis: Analysis, sizes: Sizes, after: Tr
     return given is not None and torch.equal(given, renumbered(*found, sizes.dead))
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A trace at the sizes after a cut: the operators that count, and value -> what it is a view or a copy of."""
+
+    trace: Trace
+    sizes: Sizes
+    ops: list[Op]
+    sources: dict[int, int]
+
+    @staticmethod
+    def of(trace: Trace, sizes: Sizes) -> Run:
+        """Leave out what comes and goes with strides."""
+        ops: list[Op] = []
+        sources: dict[int, int] = {}
+        for op in trace.ops:
+            if counts(op, sizes):
+                ops.append(op)
+            elif read := operands(op):
+                sources.update((out, sources.get(read[0], read[0])) for out in op.outs if out != read[0])
+        return Run(trace, sizes, ops, sources)
+
+
 class _Wires:
     """Which value of the cut network stands for which of the original's; a view stands for what it is a view of."""
 
-    def __init__(self, before: Trace, sizes: Sizes, after: Trace, now: Sizes) -> None:
-        self.seen, self.given = _sources(before, sizes), _sources(after, now)
-        self.other = dict(zip(before.inputs, after.inputs, strict=False))
-        self.other |= {v: after.parameters[name] for name, v in before.parameters.items() if name in after.parameters}
+    def __init__(self, wanted: Run, got: Run) -> None:
+        self.wanted, self.got = wanted.sources, got.sources
+        known = got.trace.parameters
+        self.other = dict(zip(wanted.trace.inputs, got.trace.inputs, strict=False))
+        self.other |= {v: known[name] for name, v in wanted.trace.parameters.items() if name in known}
 
     def same(self, want: Op, have: Op) -> bool:
         """Whether both read the same values. What nothing made (a constant) is known from its first reader on."""
-        pairs = zip(operands(want), operands(have), strict=False)
-        rooted = [(self.seen.get(one, one), self.given.get(two, two)) for one, two in pairs]
-        alike = all(self.other.setdefault(one, two) == two for one, two in rooted)
+        alike = True
+        for one, two in zip(operands(want), operands(have), strict=False):
+            one, two = self.wanted.get(one, one), self.got.get(two, two)  # noqa: PLW2901 - what they are views of
+            alike = self.other.setdefault(one, two) == two and alike
         self.other.update(zip(want.outs, have.outs, strict=False))
         return alike
 
 
-def _sources(trace: Trace, sizes: Sizes) -> dict[int, int]:
-    """Value -> what it is a view or a copy of."""
-    found: dict[int, int] = {}
-    for op in trace.ops:
-        read = operands(op)
-        if read and not counts(op, sizes):
-            found.update((out, found.get(read[0], read[0])) for out in op.outs if out != read[0])
-    return found
-
-
-def compared(expected: list[Op], analysis: Analysis, sizes: Sizes, after: Trace, error: str | None) -> Progress:
-    """Compare what ran (`after`, ended by `error`) with the original's operators that count, at their new sizes.
+def compared(wanted: Run, analysis: Analysis, got: Run, error: str | None) -> Progress:
+    """Compare what ran (`got`, ended by `error`) with the original's run at the new sizes (`wanted`).
 
     An operator that reads another value than the original's is told only where nothing else differs: what follows it
     may agree all the same, and a repair that brings the run further is one.
     """
-    now = Sizes(after.shapes, {}, sizes.dead)
-    got = [op for op in after.ops if counts(op, now)]
-    wires, crossed = _Wires(analysis.traces[0], sizes, after, now), None
-    for i, (want, have) in enumerate(zip(expected, got, strict=False)):
+    expected, sizes, after, now = wanted.ops, wanted.sizes, got.trace, got.sizes
+    wires, crossed = _Wires(wanted, got), None
+    for i, (want, have) in enumerate(zip(expected, got.ops, strict=False)):
         if want.name != have.name:
             return Progress(i, f"runs {have.name} where the original ran {want.name}, in {want.where}", want)
         for a, b in zip(want.outs, have.outs, strict=False):
@@ -109,16 +122,16 @@ def compared(expected: list[Op], analysis: Analysis, sizes: Sizes, after: Trace,
             crossed = want
         if not _same_choice(want, have, analysis, sizes, after):
             return Progress(i, f"{want.name} is given other positions, in {want.where}", want)
-        wanted, given = _numbers(want, sizes), _numbers(have, now)
-        if wanted != given:
-            what = f"{want.name} is given {given} instead of {wanted}, in {want.where}"
+        asked, given = _numbers(want, sizes), _numbers(have, now)
+        if asked != given:
+            what = f"{want.name} is given {given} instead of {asked}, in {want.where}"
             return Progress(i, what, want, numbers=True)
-    reached = min(len(expected), len(got))
+    reached = min(len(expected), len(got.ops))
     stopped = expected[reached] if reached < len(expected) else None
     if error is not None:
         return Progress(reached, error + (f", in {stopped.where}" if stopped else ""), stopped)
-    if len(expected) != len(got):
-        return Progress(reached, f"runs {len(got)} operators, the original {len(expected)}", stopped)
+    if len(expected) != len(got.ops):
+        return Progress(reached, f"runs {len(got.ops)} operators, the original {len(expected)}", stopped)
     if crossed is not None:
         return Progress(reached, f"{crossed.name} reads another value than the original's, in {crossed.where}", crossed)
     return Progress(reached, None)

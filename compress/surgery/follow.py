@@ -19,7 +19,7 @@ from compress.graph.analyse import Analysis
 from compress.graph.modules import walk
 from compress.graph.rewrite import Sizes
 from compress.graph.trace import Op, attempt
-from compress.surgery.agreement import Progress, compared, counts, settled_by_data
+from compress.surgery.agreement import Progress, Run, compared, settled_by_data
 from compress.surgery.attributes import Facts, certain, facts, folded, options, own_attributes, subtrees
 
 RUNS = 60
@@ -62,7 +62,7 @@ class Follower:
     example: tuple[Any, ...]
     analysis: Analysis
     sizes: Sizes
-    expected: list[Op]
+    wanted: Run
     settled_by_data: int
     runs: int = 0
     changed: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -76,10 +76,11 @@ class Follower:
         self.ops = after.ops
         outputs = [self.sizes.after(value) for value in self.analysis.traces[0].outputs]
         through = error is None and outputs == [after.shapes[value] for value in after.outputs]
-        found = compared(self.expected, self.analysis, self.sizes, after, error)
+        now = Run.of(after, Sizes(after.shapes, {}, self.sizes.dead))
+        found = compared(self.wanted, self.analysis, now, error)
         if error is None and found.matched >= self.settled_by_data:
             through = True
-        last = self.expected[found.matched - 1] if found.matched else None
+        last = self.wanted.ops[found.matched - 1] if found.matched else None
         return replace(found, through=through, last=last)
 
     def options(self, known: Known, path: str, old: Any) -> list[Any]:
@@ -124,8 +125,8 @@ def follow(
     `check` is asked whether it computes the right thing. Not where an operator is given other numbers: a softmax whose
     scores are far apart shows nothing of its scale.
     """
-    expected = [op for op in analysis.traces[0].ops if counts(op, sizes)]
-    follower = Follower(module, example, analysis, sizes, expected, settled_by_data(expected))
+    wanted = Run.of(analysis.traces[0], sizes)
+    follower = Follower(module, example, analysis, sizes, wanted, settled_by_data(wanted.ops))
 
     def settled(progress: Progress) -> bool:
         if progress.problem is None or check is None:
