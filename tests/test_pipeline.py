@@ -301,3 +301,22 @@ def test_a_failed_export_is_one_sentence(capfd: pytest.CaptureFixture[str]) -> N
         graph_of(Picks(), (torch.randn(2, 1, 4, 4),))
     printed = capfd.readouterr()
     assert printed.out + printed.err == ""
+
+
+@pytest.mark.parametrize("compiled", ["script", "trace", "a part"])
+def test_torchscript_in_memory_is_refused_in_one_sentence(module: nn.Module, x: Tensor, compiled: str) -> None:
+    """Its code cannot be looked into; the file of the whole network can be read."""
+    ways = {
+        "trace": lambda: torch.jit.trace(module, x),
+        "script": lambda: torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))),
+        "a part": lambda: nn.Sequential(nn.Conv2d(3, 3, 3), torch.jit.script(nn.Conv2d(3, 8, 3)), nn.Conv2d(8, 8, 3)),
+    }
+    with pytest.raises(TraceError, match=r"^(1|the network) is a TorchScript module"):
+        compress.slim(ways[compiled](), x, percent=0.5, round_to=1)
+
+
+def test_what_is_compiled_comes_back_as_its_own_class(module: nn.Module, x: Tensor) -> None:
+    """`torch.compile` wraps the network; its own class is cut, with its own names in the plan."""
+    result = compress.slim(torch.compile(module), x, percent=0.4, round_to=1)
+    assert type(result.model) is type(module)
+    assert set(result.plan.keep) <= set(dict(module.named_parameters()) | dict(module.named_buffers()))

@@ -121,9 +121,9 @@ def _is_pointwise(op: Op) -> bool:
 
 def analyse(module: nn.Module, example: tuple[Any, ...], *, attention: Attention = Attention.HEADS) -> Analysis:
     """Find the channels of `module`, which is left untouched. Raises TraceError where it does not run."""
+    traces = [trace(module, example)]
     parts = walk(module)
     state = state_of(parts)
-    traces = [trace(module, example)]
     unused = [n for n, t in state.items() if isinstance(t, nn.Parameter) and n not in traces[0].parameters]
     if unused:  # auxiliary heads run in training only, and read channels too
         with contextlib.suppress(Exception):  # what cannot be run cannot be coupled: it stays, and is reported

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from compress.core.errors import TraceError
+
 Parts = list[tuple[str, nn.Module]]  # every submodule with its path
 
 
@@ -30,6 +32,16 @@ def walk(module: nn.Module) -> Parts:
             before = path + "." if path else ""
             waiting += [(before + n, m) for n, m in reversed(inner.items()) if m is not None]
     return found
+
+
+def require_python(parts: Parts) -> None:
+    """Raise TraceError where a module is compiled: its operators cannot be seen, nor its tensors replaced."""
+    for path, part in parts:
+        if isinstance(part, torch.jit.ScriptModule):
+            raise TraceError(
+                f"{path or 'the network'} is a TorchScript module, whose code cannot be looked into",
+                fix="give the Python module that it was made from, or the whole network as a file of torch.jit.save",
+            )
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ from compress.graph.modules import (
     by_operators,
     quiet_module,
     replaced,
+    require_python,
     set_mode,
     state_of,
     walk,
@@ -249,6 +250,7 @@ def trace(module: nn.Module, example: tuple[Any, ...], *, train: bool = False) -
     """
     failure: Exception | None = None
     parts = walk(module)
+    require_python(parts)
     for meta in (True, False):
         with quiet_module(module, parts):  # each attempt starts afresh: the network may keep what the first computed
             set_mode(module, train=train, parts=parts)

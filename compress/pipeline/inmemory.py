@@ -57,6 +57,7 @@ class Given:
 def cut_in_memory(model: nn.Module, example_input: Tensor | tuple[Any, ...], keywords: Mapping[str, Any]) -> Result:
     """Remove channels from `model`, which is left untouched, as the keywords of `compress.slim` say."""
     given = Given(**{field.name: keywords[field.name] for field in fields(Given)})
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps; the result may be compiled again
     name = type(model).__name__
     options = _options(name, {key: value for key, value in keywords.items() if not hasattr(given, key)})
     block = rounding(options.round_to)

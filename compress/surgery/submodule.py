@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compress.core.errors import TraceError, UsageError, first_line
-from compress.graph.modules import fresh, quiet_module, set_mode
+from compress.graph.modules import fresh, quiet_module, require_python, set_mode, walk
 from compress.surgery.module import twin
 
 
@@ -29,6 +29,7 @@ def inputs_of(module: nn.Module, example: tuple[Any, ...], path: str) -> tuple[A
     Raises TraceError where the network does not run that far, or the submodule is not called.
     """
     inner = find(module, path)
+    require_python(walk(inner))
     seen: list[tuple[Any, ...]] = []
 
     def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
