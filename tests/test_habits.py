@@ -147,3 +147,25 @@ def test_padded_values_of_attention_leave_by_heads() -> None:
     assert [(g.name, g.size) for g in outcome.analysis.prunable] == [("qkv", 4)]
     assert outcome.why_not is None
     assert outcome.worst < 1e-12
+
+
+def test_heads_that_are_turned_in_part_leave_whole() -> None:
+    """Rotary embeddings of the first half of every head, laid beside the other half again."""
+
+    def turned(t: Tensor) -> Tensor:
+        near, far = t[..., :4], t[..., 4:]
+        pairs = near.unflatten(-1, (2, 2))
+        swapped = torch.stack([-pairs[..., 1], pairs[..., 0]], -1).flatten(-2)
+        angle = torch.arange(near.shape[2]).float()[:, None] * torch.tensor([1.0, 1.0, 0.1, 0.1])
+        return torch.cat([near * angle.cos() + swapped * angle.sin(), far], dim=-1)
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        y = net.a(x).flatten(2).transpose(1, 2)
+        q, k, v = (layer(y).unflatten(-1, (-1, 8)).transpose(1, 2) for layer in (net.q, net.k, net.v))
+        return net.o(((turned(q) @ turned(k).transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+    layers = {name: nn.Linear(6 if name != "o" else 24, 24 if name != "o" else 4) for name in "qkvo"}
+    outcome = cut_both(randomised(Net(run, a=nn.Conv2d(3, 6, 4, stride=4), **layers)), IMAGE, share=0.5)
+    assert [(g.name, g.size) for g in outcome.analysis.prunable] == [("a", 6), ("q", 3)]
+    assert outcome.why_not is None
+    assert outcome.worst < 1e-12

@@ -121,6 +121,10 @@ def cat(c: Couplings, op: Op) -> None:
     rank = len(c.shape(out))
     dim = wrap(int(arguments(op)["dim"]), rank)
     parts = [v for v in refs(op.args[0]) if len(c.shape(v)) == rank and c.shape(v)[dim]]  # an empty one adds nothing
+    for v in parts:
+        rows = {d for d in (c.block(v, dim) or ((), None))[0] if d != dim}
+        if rows and all(c.block(other, d) is not None for other in parts for d in rows):
+            c.part(v, dim)  # heads that all parts have leave whole; a part without them takes positions only
     along = [c.labels(v, dim) for v in parts]
     blocks: list[Block] = []
     if any(a is not None for a in along):
