@@ -244,3 +244,37 @@ def test_another_scale_is_seen_where_the_result_does_not_show_it() -> None:
     assert cut.delivered.own, cut.delivered.why
     assert "computes with" in cut.delivered.why
     assert (cut.delivered.module.q.out_features, cut.delivered.module.v.out_features) == (16, 8)
+
+
+class Idle(nn.Module):
+    """Does nothing in evaluation, and has a number of its own."""
+
+    def __init__(self, block: int) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """In training, silence a block."""
+        return F.dropout2d(x, self.block / 100) if self.training else x
+
+
+class Folding(nn.Module):
+    """Folds images and unfolds them by the number of channels, within a module that has an idle one too."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels, self.idle = channels, Idle(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same."""
+        return self.idle(x.reshape(len(x), self.channels, -1) * 2).reshape(len(x), self.channels, *x.shape[2:])
+
+
+def test_a_module_that_did_nothing_keeps_its_numbers() -> None:
+    """8 channels become 4 around it; the 8 of its block is no size of theirs."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), Idle(8), Folding(8), nn.Conv2d(8, 2, 1))
+    cut = halved(net, torch.randn(2, 3, 9, 9))
+    assert cut.delivered.own, cut.delivered.why
+    assert (cut.delivered.module[1].block, cut.delivered.module[2].channels) == (8, 4)
+    assert cut.delivered.module[2].idle.block == 8

@@ -169,7 +169,8 @@ def _get(module: nn.Module, path: str, key: str) -> Any:
 def _repair_certain(follower: Follower, known: Known) -> None:
     """Set what can only mean one thing: a number that became one other number, everywhere in that module.
 
-    Not a number that is also an extent of the network's inputs (the size of images, say), nor a long list.
+    Not a number that is also an extent of the network's inputs (the size of images, say), nor a long list, nor what
+    only the module around it saw.
     """
     trace = follower.analysis.traces[0]
     given = {n for value in trace.inputs for n in trace.shapes[value]}
@@ -177,7 +178,8 @@ def _repair_certain(follower: Follower, known: Known) -> None:
         entries = pytree.tree_leaves(old)
         if len(entries) > LONG or any(isinstance(n, int) and n in given - {0, 1} for n in entries):
             continue
-        for table in (known.own.get(path, {}), known.wide.get(path, {})):
+        seen = {} if path in known.lent else known.own.get(path, {})
+        for table in (seen, known.wide.get(path, {})):
             new = certain(old, table)
             if new is not None and new != old:
                 follower.set(path, inner, key, new)
