@@ -86,11 +86,15 @@ def tabled(r: Random, c: int) -> nn.Module:
 
 @image
 def unpooled(r: Random, c: int) -> nn.Module:
-    """What is pooled is put back where it was, perhaps after a convolution; both sides keep their channels in step."""
+    """What is pooled is put back where it was, perhaps after a convolution; both sides keep their channels in step.
+
+    Upsampled images hold equal neighbours, of which rounding would choose the largest: a slope tells them apart.
+    """
     between: Run = r.choice([lambda n, x: x, lambda n, x: n.mix(x), lambda n, x: F.relu(x)])
 
     def run(n: Net, x: Tensor) -> Tensor:
-        small, places = F.max_pool2d(x, 2, return_indices=True)
+        slope = 0.013 * torch.arange(x.shape[3]) + 0.029 * torch.arange(x.shape[2])[:, None]
+        small, places = F.max_pool2d(x + slope, 2, return_indices=True)
         return x + F.max_unpool2d(between(n, small), places, 2, output_size=x.shape[2:])
 
     return Net(run, mix=nn.Conv2d(c, c, 1))
