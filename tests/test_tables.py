@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,11 @@ from compress.core.clock import Clock
 from compress.export import export, load
 from compress.graph.analyse import analyse
 from compress.graph.modules import tensors_of
+from compress.surgery.cut import dead_labels, plan_of
 from compress.surgery.network import cut_network, replay
 from compress.surgery.planned import Cut, CutOptions
+from compress.surgery.program import cut_graph, graph_of
+from compress.surgery.verify import verify
 
 
 class Placed(nn.Module):
@@ -109,13 +113,31 @@ class Beside(nn.Module):
 def test_sizes_taken_from_another_tensor_are_its_own_after_the_cut(how: str) -> None:
     """Such code cannot follow where both lose different numbers of channels; the graph can, at any batch size."""
     torch.manual_seed(0)
-    options = CutOptions(budget=Percent(0.5), limits=Limits(round_to=1, ratios=(("embed", 0.25),)))
-    cut = cut_network(Beside(how).eval(), (EXAMPLE,), options, Clock())
+    net = Beside(how).eval()
+    analysis = analyse(net, (EXAMPLE,))
+    gone = [g.labels[: {"embed": 4}.get(g.name, 8)] for g in analysis.prunable]
+    plan = plan_of(analysis, np.concatenate(gone))
+    cut = cut_network(net, (EXAMPLE,), CutOptions(plan=plan), Clock())
+    assert not cut.delivered.own
     assert cut.delivered.verdict is not None
     assert cut.delivered.verdict.exact
     state = cut.delivered.module.state_dict()
-    assert len(state["embed.weight"]) != len(state["mix.weight"])
+    assert (len(state["embed.weight"]), len(state["mix.weight"])) == (12, 8)
     assert cut.delivered.module(torch.randn(3, 7, 5)).shape == (3, 7, 3)
+
+
+@pytest.mark.parametrize("how", ["expand", "view", "reshape"])
+def test_a_layer_laid_out_as_what_it_reads_keeps_as_many_channels(how: str) -> None:
+    """Where the choice is free, both lose as many, and the user's class follows; the report says so."""
+    torch.manual_seed(0)
+    limits = Limits(round_to=1, ratios=(("embed", 0.25),))
+    cut = cut_network(Beside(how).eval(), (EXAMPLE,), CutOptions(budget=Percent(0.5), limits=limits), Clock())
+    assert cut.delivered.own, cut.delivered.why
+    assert "layers make as many channels as they read" in cut.delivered.why
+    state = cut.delivered.module.state_dict()
+    assert len(state["embed.weight"]) == len(state["mix.weight"]) < 16
+    assert cut.delivered.verdict is not None
+    assert cut.delivered.verdict.exact
 
 
 class Long(nn.Module):
@@ -158,27 +180,32 @@ def test_channels_that_are_only_summed_up_may_leave() -> None:
 
 
 class PaddedBetween(nn.Module):
-    """An instance norm, channels of zeros on both sides, and a layer norm over all of them."""
+    """An instance norm or a channel of ones, channels of zeros on both sides, and a layer norm over all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ones: bool) -> None:
         super().__init__()
+        self.ones, width = ones, 6 + ones
         self.first, self.one = nn.Conv2d(3, 4, 1), nn.InstanceNorm2d(4, affine=True)
-        self.two, self.last = nn.LayerNorm(6, elementwise_affine=False), nn.Linear(6, 5)
+        self.two, self.last = nn.LayerNorm(width, elementwise_affine=False), nn.Linear(width, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run."""
-        x = nn.functional.pad(self.one(self.first(x)), (0, 0, 0, 0, 1, 1))
-        return self.last(self.two(x.flatten(2).transpose(1, 2)))
+        x = self.first(x)
+        x = torch.cat([x, torch.ones_like(x[:, :1])], 1) if self.ones else self.one(x)
+        return self.last(self.two(nn.functional.pad(x, (0, 0, 0, 0, 1, 1)).flatten(2).transpose(1, 2)))
 
 
-def test_padding_leaves_the_masked_reference_behind_an_instance_norm() -> None:
-    """What an instance norm saves is empty on meta tensors and not on real ones: the run is the analysed one still."""
+@pytest.mark.parametrize("ones", [False, True])
+def test_padding_leaves_the_masked_reference_too(ones: bool) -> None:
+    """On meta tensors an instance norm saves nothing and `ones_like` takes a step more: the run is the same still."""
     torch.manual_seed(0)
-    options = CutOptions(budget=Percent(0.5), scope=Scope.LAYER)
-    cut = cut_network(PaddedBetween().eval(), (torch.randn(2, 3, 5, 5),), options, Clock())
-    assert cut.delivered.verdict is not None
-    assert cut.delivered.verdict.exact
-    assert cut.delivered.module.state_dict()["last.weight"].shape == (5, 3)
+    net, example = PaddedBetween(ones=ones).eval(), (torch.randn(2, 3, 5, 5),)
+    analysis = analyse(net, example)
+    (zeros,) = [g for g in analysis.prunable if {m.parameter for m in g.members} == {"last.weight"}]
+    plan = plan_of(analysis, zeros.labels[:1])
+    dead = dead_labels(analysis, plan)
+    cut, _ = cut_graph(graph_of(net, example), example, plan)
+    assert verify(net, cut, example, analysis, dead).max_relative_error < 1e-12
 
 
 class Known(Placed):

@@ -81,6 +81,10 @@ class FastGroups(TorchDispatchMode):
         return convolve(func, args, kwargs or {})
 
 
+# What comes and goes between a run on meta tensors and one in float64, and makes no labels.
+_IDLE = ("aten._to_copy", "aten.detach", "aten.alias", "aten.lift_fresh")
+
+
 class Silence(Recorder):
     """Runs the original with the dead labels silent; see the module's docstring."""
 
@@ -115,9 +119,11 @@ class Silence(Recorder):
         """While the run repeats the analysed trace, labels that it makes have the numbers of the analysis."""
         if self.awaited is None:
             return
+        while self.awaited and self.awaited[-1].name in _IDLE and self.awaited[-1].name != op.name:
+            self.awaited.pop()
         want = self.awaited[-1] if self.awaited else None
-        if op.name == "aten._to_copy" and (want is None or want.name != op.name):
-            return  # widened to float64
+        if op.name in _IDLE and (want is None or want.name != op.name):
+            return
         shapes = self.analysis.traces[0].shapes
         if want is not None and want.name == op.name:
             self.awaited.pop()
