@@ -278,3 +278,26 @@ def test_a_module_that_did_nothing_keeps_its_numbers() -> None:
     assert cut.delivered.own, cut.delivered.why
     assert (cut.delivered.module[1].block, cut.delivered.module[2].channels) == (8, 4)
     assert cut.delivered.module[2].idle.block == 8
+
+
+class Looks(nn.Module):
+    """Gives its answers at the place where they are largest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.heat = nn.Conv2d(3, 32, 3), nn.Conv2d(32, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(1, 3, H, W) -> (1, 4)."""
+        found = self.heat(self.first(x).relu()).flatten(2)
+        return found[:, :, int(found.sum((0, 1)).argmax())]
+
+
+def test_numbers_that_come_from_values_may_be_others() -> None:
+    """The place where the cut network's answers are largest is another one than the original's, and is right."""
+    torch.manual_seed(0)
+    cut = halved(Looks(), torch.randn(1, 3, 16, 16))
+    assert cut.delivered.own, cut.delivered.why
+    assert cut.delivered.module.first.out_channels == 16
+    assert cut.delivered.verdict is not None
+    assert cut.delivered.verdict.exact

@@ -122,8 +122,8 @@ def follow(
     """Repair the cut `module` in place; return path.attribute -> (old, new), and how far it then follows.
 
     Operators may come in another form after a cut (a dimension of size 1 is squeezed): where the module runs through,
-    `check` is asked whether it computes the right thing. Not where an operator is given other numbers: a softmax whose
-    scores are far apart shows nothing of its scale.
+    `check` is asked whether it computes the right thing. Not where an operator is given other numbers, unless these may
+    come from values: a softmax whose scores are far apart shows nothing of its scale.
     """
     wanted = Run.of(analysis.traces[0], sizes)
     follower = Follower(module, example, analysis, sizes, wanted, settled_by_data(wanted.ops))
@@ -131,7 +131,7 @@ def follow(
     def settled(progress: Progress) -> bool:
         if progress.problem is None or check is None:
             return progress.problem is None
-        return progress.through and not progress.numbers and check(module)
+        return progress.through and not (progress.numbers and analysis.traces[0].on_meta) and check(module)
 
     best = follower.run()
     if best.problem is not None:
