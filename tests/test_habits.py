@@ -169,3 +169,17 @@ def test_heads_that_are_turned_in_part_leave_whole() -> None:
     assert [(g.name, g.size) for g in outcome.analysis.prunable] == [("a", 6), ("q", 3)]
     assert outcome.why_not is None
     assert outcome.worst < 1e-12
+
+
+def test_tokens_that_a_softmax_fixes_are_no_channels_any_more() -> None:
+    """Scores of tokens by tokens: what fixes the second fixes the first, and the channels beside them stay free."""
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        y = net.mix(net.a(x).flatten(2)).transpose(1, 2)
+        scores = (net.q(y) @ net.k(y).transpose(-2, -1)).softmax(-1)
+        return net.o((y + scores @ y).flatten(1))
+
+    parts = {"a": nn.Conv2d(3, 5, 4, stride=4), "mix": nn.Linear(9, 7), "q": nn.Linear(5, 4), "k": nn.Linear(5, 4)}
+    outcome = cut_both(randomised(Net(run, **parts, o=nn.Linear(35, 3))), IMAGE, share=0.5, graph=True)
+    assert [(g.name, g.size) for g in outcome.analysis.prunable] == [("a", 5), ("q", 4)]
+    assert outcome.worst < 1e-12

@@ -149,7 +149,8 @@ class Couplings:
         rest = tuple(block for block in self.layouts[value] if block is not found)
         if len(dims) == 1:
             self.pin(array, why)
-            self.layouts[value] = rest
+            # The same labels along another dimension (of scores between tokens and tokens) stay as well.
+            self.layouts[value] = tuple(b for b in rest if b[1].size != array.size or not np.array_equal(b[1], array))
             return
         axis = dims.index(dim)
         first = array[at_first(axis)]
