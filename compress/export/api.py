@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# The targets enter themselves into the table.
 from compress.core.deploying import Int8Method, Precision
 from compress.core.errors import CompressError, ExportError, UsageError, kind_and_line
 from compress.core.files import require_writable, written_together
 from compress.core.types import Exported
-from compress.export import exported as _exported  # noqa: F401
+from compress.export import exported as _exported  # noqa: F401 - targets enter themselves into the table
 from compress.export import onnx as _onnx  # noqa: F401
 from compress.export import torchscript as _torchscript  # noqa: F401
 from compress.export.parity import (

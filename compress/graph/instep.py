@@ -1,7 +1,8 @@
-"""Attention heads in step with the stream they read: for code that computes `channels // heads` in its forward.
+"""Ties and pins that code needs which computes with the number of its channels.
 
-Such code can follow a cut only where the ratio of channels to heads stays. So every head is tied to its own run of the
-channels that the projection reads, and whole heads leave together with their runs.
+Code that computes `channels // heads` in its forward can follow a cut only where the ratio of channels to heads stays:
+every head is tied to its own run of the channels that the projection reads, and whole heads leave with their runs. What
+lays a result out by the width of what it was computed from needs as many of both; what computes a scale needs its size.
 """
 
 from __future__ import annotations

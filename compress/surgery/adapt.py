@@ -76,6 +76,7 @@ def adapted(
     """
 
     def tried(analysis: Analysis, notes: tuple[str, ...]) -> Adapted[C] | None:
+        """Choose under the ties and pins of `analysis`; None where nothing can leave."""
         try:
             choice, dead = choose(analysis)
         except PlanError:
@@ -84,6 +85,7 @@ def adapted(
         return Adapted(analysis, own, choice, dead, notes)
 
     def follows(start: Adapted[C] | None, *, tie: bool) -> Adapted[C] | None:
+        """Go on from `start` until the code follows; None where it does not, or where too little is removed then."""
         now = start
         for _ in range(ATTEMPTS):
             if now is None or now.parts is None:
