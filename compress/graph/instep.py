@@ -60,10 +60,13 @@ def tied_at(analysis: Analysis, last: Op | None) -> Analysis | None:
     if last is None:
         return None
     couplings, layouts = analysis.couplings, analysis.layouts[0]
-    ops = [
-        o for o in analysis.traces[0].ops if o is last or (o.name == last.name and o.frame == last.frame is not None)
+    given = [
+        array
+        for op in _alike(analysis, last)
+        for value in op.outs
+        for dims, array in layouts.get(value, ())
+        if len(dims) == 1
     ]
-    given = [array for op in ops for value in op.outs for dims, array in layouts.get(value, ()) if len(dims) == 1]
     ties = [
         (reads, array)
         for array in given

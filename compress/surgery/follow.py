@@ -190,7 +190,7 @@ def _undo_unneeded(follower: Follower, known: Known, check: Callable[[nn.Module]
     """Set back what makes no difference to the run, where its number may as well be another one that stayed.
 
     A kernel of 8 x 8 in a layer of 8 channels: what nothing reads is no size of channels on that evidence. Where the
-    run differs in its wiring alone (a shortcut that is taken where two sizes differ), `check` is asked.
+    run differs in what is not compared with the original's (its views), `check` is asked.
     """
     kinds: dict[tuple[type, str], list[tuple[str, str]]] = {}
     for (path, key), old in follower.changed.items():
