@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from compress.cli.app import COMMANDS
 
 WIDE = {"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
 LATER = {f"compress.cli.{name}" for name in [*COMMANDS, "options"]}
-LATER |= {"pydantic", "compress.core.types", "compress.core.budgets"}
+LATER |= {"pydantic", "rich", "compress.core.types", "compress.core.budgets"}
 FILES = Path(__file__).parent.parent / "compress" / "cli"
 
 
@@ -40,12 +41,31 @@ def test_the_table_names_the_commands_that_there_are() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_says_first_what_the_list_says_of_it(name: str) -> None:
     """One line is both: it stands in the list, and opens the command's own help, with examples below it."""
-    everything = CliRunner().invoke(app, ["--help"], env=WIDE).output
+    everything = " ".join(CliRunner().invoke(app, ["--help"], env=WIDE).output.split())
     one = CliRunner().invoke(app, [name, "--help"], env=WIDE)
+    text = " ".join(one.output.split())
     assert COMMANDS[name] in everything
     assert one.exit_code == 0
-    assert one.output.index(f"Usage: compress {name} ") < one.output.index(COMMANDS[name])
-    assert one.output.index(COMMANDS[name]) < one.output.index(f"compress {name} ", one.output.index("Examples"))
+    assert text.index(f"Usage: compress {name} ") < text.index(COMMANDS[name])
+    assert text.index(COMMANDS[name]) < text.index(f"compress {name} ", text.index("Examples"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_to_copy_are_whole_lines(name: str) -> None:
+    """However narrow the terminal is, an example is one line; and it says no markup."""
+    text = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "60"}).output
+    home = importlib.import_module(f"compress.cli.{name}")
+    examples = [line for line in home.HELP.splitlines() if line.startswith(("compress ", "torchrun "))]
+    assert examples
+    assert {f"    {line}" for line in examples} <= set(text.splitlines())
+
+
+def test_options_stand_under_what_they_are_about() -> None:
+    """Each under its panel, in the order in which they are declared, with what asks for help last."""
+    text = CliRunner().invoke(app, ["slim", "--help"], env=WIDE).output
+    found = ["Arguments:", "What to cut:", "--percent", "How good it must be:", "--max-drop", "Output:", "Other:"]
+    places = [text.index(word, text.index("Arguments:")) for word in found]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ import typer
 from typer.core import TyperGroup, TyperOption
 
 import compress
+from compress.cli.help import WIDEST, Command, unbroken
 from compress.cli.records import flat
 
 HELP = """Make a trained PyTorch network smaller and faster: remove channels, check that nothing else changed, export.
 
-Start with: [bold]compress slim resnet18.pt --percent 0.5 --out small.onnx[/bold]
+Start with:
+compress slim resnet18.pt --percent 0.5 --out small.onnx
 """
 # The first line of each command's help; the rest is HELP in the file of that name, which has the function of that name.
 COMMANDS = {
@@ -35,8 +37,9 @@ COMMANDS = {
 def command(name: str) -> Any:
     """Import the command `name` and return it as typer runs it."""
     home = importlib.import_module(f"compress.cli.{name}")
-    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    alone.command(name, help=f"{COMMANDS[name]}\n\n{home.HELP}", no_args_is_help=True)(flat(getattr(home, name)))
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    text = f"{COMMANDS[name]}\n\n{unbroken(home.HELP)}"
+    alone.command(name, cls=Command, help=text, no_args_is_help=True)(flat(getattr(home, name)))
     return typer.main.get_command(alone)
 
 
@@ -63,6 +66,12 @@ class Commands(TyperGroup):
         name, listed, rest = super().resolve_command(ctx, args)
         return name, command(name) if name and listed else None, joined(rest)
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write every command with its whole line."""
+        del ctx
+        with formatter.section(typer.style("Commands", bold=True)):
+            formatter.write_dl(list(COMMANDS.items()))
+
     def get_help_option(self, ctx: Any) -> TyperOption | None:
         """Return typer's --help with a default: where it has none, typer imports pydantic to read that it is absent."""
         option = super().get_help_option(ctx)
@@ -74,12 +83,12 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="compress",
     cls=Commands,
-    help=HELP,
+    help=unbroken(HELP),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
 )
 
 

@@ -17,19 +17,19 @@ HELP = """\
 All files run in the same rounds, one after the other, so that what slows the machine down hits all of them. The ratio \
 to the first file comes with its 95 % interval; where that holds 1, the words are "not distinguishable".
 
-[bold]Examples[/bold]
+Examples
 
 Before and after, in onnxruntime:
-[cyan]compress bench resnet18.onnx small.onnx[/cyan]
+compress bench resnet18.onnx small.onnx
 
 Why is it not faster? Every layer's time against its MACs and this machine's roof:
-[cyan]compress bench resnet18.onnx small.onnx --per-layer[/cyan]
+compress bench resnet18.onnx small.onnx --per-layer
 
 A checkpoint and its cut, eagerly and compiled, at two batch sizes and thread counts, with a picture:
-[cyan]compress bench resnet18.pt pruned.pt -b eager -b compile --batch 1,8 --threads 1,4 --plot speed.svg[/cyan]
+compress bench resnet18.pt pruned.pt -b eager -b compile --batch 1,8 --threads 1,4 --plot speed.svg
 
 Accuracy against latency, of several cuts:
-[cyan]compress bench resnet18.onnx half.onnx third.onnx --data test/ --plot front.svg[/cyan]
+compress bench resnet18.onnx half.onnx third.onnx --data test/ --plot front.svg
 """
 
 

@@ -12,13 +12,13 @@ HELP = """\
 MACs are multiply-accumulates; FLOPs are twice that. Traffic is what an operator reads and writes, once each. Layers \
 with few FLOPs a byte are bound by memory: taking channels from them saves less time than MACs.
 
-[bold]Examples[/bold]
+Examples
 
-[cyan]compress flops resnet18.pt[/cyan]
+compress flops resnet18.pt
 
-[cyan]compress flops small.onnx --all --json flops.json[/cyan]
+compress flops small.onnx --all --json flops.json
 
-[cyan]compress flops net.pt --arch net.py:build --input-shape 1,3,320,320 --top 10[/cyan]
+compress flops net.pt --arch net.py:build --input-shape 1,3,320,320 --top 10
 """
 
 

@@ -20,15 +20,15 @@ HELP = """\
 Channels that leave together are a group. Its MACs and parameters are those that vanish when all its channels \
 leave. A layer between two groups vanishes with either, so shares add up to more than 100 %.
 
-[bold]Examples[/bold]
+Examples
 
-[cyan]compress inspect resnet18.pt[/cyan]
+compress inspect resnet18.pt
 
-[cyan]compress inspect resnet18.pt --tree[/cyan]
+compress inspect resnet18.pt --tree
 
-[cyan]compress inspect resnet18.pt --importance bn --svg coupling.svg[/cyan]
+compress inspect resnet18.pt --importance bn --svg coupling.svg
 
-[cyan]compress inspect resnet18.pt --importance reconstruction --calibration train/[/cyan]
+compress inspect resnet18.pt --importance reconstruction --calibration train/
 """
 
 

@@ -12,11 +12,11 @@ HELP = """\
 Any module that gives (N, C, H, W) will do: a convolution, or a whole stage. Channels that are zero on every image are \
 counted and named: they are dead, and `compress slim --drop-dead` takes them away.
 
-[bold]Examples[/bold]
+Examples
 
-[cyan]compress maps resnet18.pt --layer layer4 --data test/ --top 64 --out maps.png[/cyan]
+compress maps resnet18.pt --layer layer4 --data test/ --top 64 --out maps.png
 
-[cyan]compress maps net.pt --arch net.py:build --layer conv3 --data digits --json maps.json[/cyan]
+compress maps net.pt --arch net.py:build --layer conv3 --data digits --json maps.json
 """
 
 

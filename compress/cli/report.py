@@ -16,14 +16,14 @@ HELP = """\
 The page is a single file that needs no network: open it from disk, send it, print it. Several runs of `slim` are \
 compared, accuracy against latency and MACs.
 
-[bold]Examples[/bold]
+Examples
 
-[cyan]compress slim net.pt --percent 0.5 --data test/ --json half.json[/cyan]
+compress slim net.pt --percent 0.5 --data test/ --json half.json
 
-[cyan]compress report half.json --out report.html[/cyan]
+compress report half.json --out report.html
 
 Several runs, and the same as Markdown for a pull request:
-[cyan]compress report half.json third.json bench.json --out report.md[/cyan]
+compress report half.json third.json bench.json --out report.md
 """
 
 Runs = Annotated[

@@ -15,12 +15,12 @@ one; no name decides. `compress slim --drop-blocks` takes them away.
 
 Without labels, the figures tell how often the answer is still the original's. Ctrl-C keeps what was measured.
 
-[bold]Examples[/bold]
+Examples
 
-[cyan]compress sensitivity resnet18.pt --data test/[/cyan]
+compress sensitivity resnet18.pt --data test/
 
 On fewer images, as a heat map and with every figure:
-[cyan]compress sensitivity net.pt --data digits --images 500 --plot heat.png --json sensitivity.json[/cyan]
+compress sensitivity net.pt --data digits --images 500 --plot heat.png --json sensitivity.json
 """
 
 

@@ -12,28 +12,28 @@ from compress.cli.progress import progress_for, speaks
 from compress.cli.records import values
 
 HELP = """\
-[bold]Examples[/bold]
+Examples
 
 Half of the channels, to ONNX; the architecture is identified:
-[cyan]compress slim resnet18.pt --percent 0.5 --out small.onnx[/cyan]
+compress slim resnet18.pt --percent 0.5 --out small.onnx
 
 The same, with the accuracy won back from images without labels:
-[cyan]compress slim resnet18.pt --percent 0.5 --calibration train/ --data test/[/cyan]
+compress slim resnet18.pt --percent 0.5 --calibration train/ --data test/
 
 With a few epochs of training after that, on the training part of the data:
-[cyan]compress slim net.pt --arch net.py:build --macs 0.5 --data cifar10 --finetune 3 --save small.pt[/cyan]
+compress slim net.pt --arch net.py:build --macs 0.5 --data cifar10 --finetune 3 --save small.pt
 
 Half of the time in onnxruntime on this machine:
-[cyan]compress slim resnet18.pt --latency 0.5 --out small.onnx[/cyan]
+compress slim resnet18.pt --latency 0.5 --out small.onnx
 
 Your own architecture, with the accuracy before and after:
-[cyan]compress slim net.pt --arch net.py:build --percent 0.3 --data images/ --save pruned.pt[/cyan]
+compress slim net.pt --arch net.py:build --percent 0.3 --data images/ --save pruned.pt
 
 The smallest network that loses at most one point of accuracy:
-[cyan]compress slim net.pt --max-drop 1.0 --calibration train/ --data test/ --out small.onnx[/cyan]
+compress slim net.pt --max-drop 1.0 --calibration train/ --data test/ --out small.onnx
 
 Protect some layers, and keep every figure:
-[cyan]compress slim net.pt2 --percent 0.5 --keep 'layer4.*' --json report.json[/cyan]
+compress slim net.pt2 --percent 0.5 --keep 'layer4.*' --json report.json
 """
 
 

@@ -18,12 +18,12 @@ What is the same in all networks is computed once for each batch of images; the 
 rest runs in bfloat16 where that is faster, and again in float32 wherever an answer could differ. \
 Ctrl-C keeps the figures of the images seen so far.
 
-[bold]Examples[/bold]
+Examples
 
-[cyan]compress sweep net.pt --layer layer2.1.conv2 --k 1:128:2 --data test.npz --plot sweep.svg[/cyan]
+compress sweep net.pt --layer layer2.1.conv2 --k 1:128:2 --data test.npz --plot sweep.svg
 
 Two criteria on one plot, and every figure:
-[cyan]compress sweep net.pt --layer conv3 -i activation,l1 --k 1:128 --data digits --plot k.png --json k.json[/cyan]
+compress sweep net.pt --layer conv3 -i activation,l1 --k 1:128 --data digits --plot k.png --json k.json
 """
 
 

@@ -20,19 +20,19 @@ from compress.core.errors import UsageError
 HELP = """\
 The best epoch is found on a part of the training images; accuracy is reported on the test images.
 
-[bold]Examples[/bold]
+Examples
 
 Sparse training, as in network slimming; what leaves is then cut off:
-[cyan]compress train --arch models/vgg.py:vgg19 --data fashion-mnist --sparsity 1e-4 --out net.pt[/cyan]
-[cyan]compress slim net.pt --arch models/vgg.py:vgg19 --percent 0.7 --data fashion-mnist[/cyan]
+compress train --arch models/vgg.py:vgg19 --data fashion-mnist --sparsity 1e-4 --out net.pt
+compress slim net.pt --arch models/vgg.py:vgg19 --percent 0.7 --data fashion-mnist
 
 A recipe by its name, shorter:
-[cyan]compress train --arch models/resnet_cifar.py:resnet18 --data cifar10 --recipe activation --epochs 20 --tail 10 \
---out net.pt[/cyan]
+compress train --arch models/resnet_cifar.py:resnet18 --data cifar10 --recipe activation --epochs 20 --tail 10 \
+--out net.pt
 
 Go on after a kill; on two GPUs:
-[cyan]compress train --arch net.py:build --data images/ --out net.pt --resume[/cyan]
-[cyan]torchrun --nproc-per-node 2 -m compress train --arch net.py:build --data images/ --out net.pt[/cyan]
+compress train --arch net.py:build --data images/ --out net.pt --resume
+torchrun --nproc-per-node 2 -m compress train --arch net.py:build --data images/ --out net.pt
 """
 
 READING, PANEL = "Network and images", "Output"

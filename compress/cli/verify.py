@@ -16,13 +16,13 @@ HELP = """\
 Shows the largest error, how often both choose the same class and, with --data, the accuracy of both. The exit code is \
 0 where they agree and 2 where they do not.
 
-[bold]Examples[/bold]
+Examples
 
 A pruned network and the file that was made of it:
-[cyan]compress verify pruned.pt small.onnx[/cyan]
+compress verify pruned.pt small.onnx
 
 An int8 file against the original, on labelled images:
-[cyan]compress verify net.pt small.onnx --arch net.py:build --data test/ --agreement 0.97[/cyan]
+compress verify net.pt small.onnx --arch net.py:build --data test/ --agreement 0.97
 """
 
 
