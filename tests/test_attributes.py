@@ -12,6 +12,7 @@ from compress.core.clock import Clock
 from compress.surgery.attributes import certain, options, own_attributes
 from compress.surgery.network import cut_network
 from compress.surgery.planned import Cut, CutOptions
+from tests.zoo.harness import Net
 
 
 def halved(module: nn.Module, *example: Tensor) -> Cut:
@@ -67,8 +68,8 @@ def test_lengths_in_private_and_nested_collections_follow() -> None:
 def test_collections_are_repaired_entry_by_entry() -> None:
     """Names, numbers that stay and flags are left alone; two choices for one number are no certainty."""
     table = {8: {4}, 3: {3}, 6: {2, 3}}
-    assert certain((("h", 8), True, [3]), table) == (("h", 4), True, [3])
-    assert certain({"a": 6}, table) is None
+    assert certain("a", (("h", 8), True, [3]), table) == (("h", 4), True, [3])
+    assert certain("a", {"a": 6}, table) is None
     assert options({"a": 6, "b": "x"}, table) == [{"a": 3, "b": "x"}, {"a": 2, "b": "x"}]
     assert options(("h", 1), table) == []
 
@@ -137,6 +138,25 @@ def test_a_number_that_can_only_be_the_channels_follows_unread() -> None:
     cut = halved(Remembering(kernel=3), torch.randn(2, 3, 12, 12))
     assert cut.delivered.own
     assert (cut.delivered.module.kernel_size, cut.delivered.module.channels) == (3, 4)
+
+
+def test_what_a_name_calls_something_else_is_left_unless_the_code_needs_it() -> None:
+    """A stride of 8 and 8 layers are no channels, in a dictionary neither; a `stride` that the view needs follows."""
+    torch.manual_seed(0)
+    net = Remembering(kernel=3)
+    net.max_stride, net.embed_dim, net.config = 8, 8, {"num_layers": 8, "width": 8}
+    cut = halved(net, torch.randn(2, 3, 12, 12)).delivered
+    assert cut.own
+    assert (cut.module.max_stride, cut.module.embed_dim, cut.module.config) == (8, 4, {"num_layers": 8, "width": 4})
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        y = net.first(x)
+        return net.last(y.view(len(y), net.stride, -1).mean(-1))
+
+    named = Net(run, first=nn.Conv2d(3, 8, 3), last=nn.Linear(8, 5), stride=8)
+    cut = halved(named, torch.randn(2, 3, 12, 12)).delivered
+    assert cut.own, cut.why
+    assert cut.module.stride == 4
 
 
 class Table(nn.Module):

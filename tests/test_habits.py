@@ -183,3 +183,26 @@ def test_tokens_that_a_softmax_fixes_are_no_channels_any_more() -> None:
     outcome = cut_both(randomised(Net(run, **parts, o=nn.Linear(35, 3))), IMAGE, share=0.5, graph=True)
     assert [(g.name, g.size) for g in outcome.analysis.prunable] == [("a", 5), ("q", 4)]
     assert outcome.worst < 1e-12
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize(("channels", "runs"), [(11, 3), (7, 3), (10, 3), (13, 4), (9, 2)])
+@pytest.mark.parametrize("sized", [False, True])
+def test_runs_with_a_shorter_last_one_lose_the_same_positions(
+    channels: int, runs: int, share: float, sized: bool
+) -> None:
+    """A remainder of `chunk` and `split`: a position leaves every run that has it, so that the code still fits."""
+    lengths = [len(part) for part in torch.arange(channels).chunk(runs)]
+
+    def run(net: Net, x: Tensor) -> Tensor:
+        parts = net.a(x).split(net.width, 1) if sized else net.a(x).chunk(runs, 1)
+        return net.z(torch.cat([getattr(net, f"b{i}")(part) for i, part in enumerate(parts)], 1))
+
+    bodies = {f"b{i}": nn.Conv2d(n, n, 3, padding=1, groups=n) for i, n in enumerate(lengths)}
+    net = Net(run, a=nn.Conv2d(3, channels, 1), z=nn.Conv2d(channels, 4, 1), width=lengths[0], **bodies)
+    outcome = cut_both(randomised(net), IMAGE, share=share)
+    assert outcome.why_not is None
+    assert outcome.worst < 1e-12
+    alone = lengths[-1] == 1  # a single channel meets whole dimensions, and stays
+    assert sum(g.size for g in outcome.analysis.prunable) == lengths[0] - alone
+    assert len(outcome.plan.keep["a.weight"][0]) < channels

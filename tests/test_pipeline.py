@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,14 @@ import torchvision
 from torch import Tensor, nn
 
 import compress
-from compress.core.errors import PlanError, TraceError, UsageError
+from compress.core.errors import ExactnessError, PlanError, TraceError, UsageError
 from compress.core.types import Plan
 from compress.graph.analyse import analyse
 from compress.pipeline import SlimOptions, run_slim
 from compress.surgery.cut import dead_labels
 from compress.surgery.network import composed
 from compress.surgery.program import graph_of
-from compress.surgery.verify import verify
+from compress.surgery.verify import verify, worst
 
 MODELS = Path(__file__).parent.parent / "models"
 
@@ -258,6 +259,29 @@ def test_a_head_of_zeros_is_checked_all_the_same(module: nn.Module, x: Tensor) -
     with torch.no_grad():
         result.model.stem.weight.copy_(result.model.stem.weight.flip(0))
     assert not verify(module, result.model, (x,), analysis, dead).exact
+
+
+def test_an_answer_that_is_nan_proves_nothing(module: nn.Module, x: Tensor) -> None:
+    """Random weights may overflow: the error says that it is the network's own output, and not the cut."""
+    with torch.no_grad():
+        module.head.bias.fill_(torch.nan)
+    with pytest.raises(ExactnessError, match=r"own output is NaN on the example"):
+        compress.slim(module, x, percent=0.5)
+
+
+@pytest.mark.parametrize("places", [1, 8])
+def test_places_that_are_masked_with_infinity_have_to_be_the_same(places: int) -> None:
+    """Equal infinities are no error, however many there are; a difference beside them, or another place, is seen."""
+    want = torch.randn(2, 8, dtype=torch.float64)
+    want[:, :places] = -torch.inf
+    assert worst([want], [want.clone()]) == 0.0
+    other = want.clone()
+    other[0, 0] = 1.0
+    assert worst([want], [other]) == math.inf
+    if places < 8:
+        other = want.clone()
+        other[0, -1] += want[:, places:].abs().max()
+        assert worst([want], [other]) == pytest.approx(1.0)
 
 
 class Watches(nn.Module):

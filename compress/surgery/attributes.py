@@ -174,13 +174,39 @@ def options(old: Any, table: Mapping[Any, set[Any]]) -> list[Any]:
     return [pytree.tree_unflatten(new, spec) for new in found if new != entries][:24]
 
 
-def certain(old: Any, table: Mapping[Any, set[Any]]) -> Any:
-    """What an attribute of value `old` must have become; None where the table leaves a choice."""
-    entries, spec = pytree.tree_flatten(old)
-    every = [table.get(i, {i}) if _size(i) else {i} for i in entries]
+def certain(name: str, old: Any, table: Mapping[Any, set[Any]]) -> Any:
+    """What an attribute of value `old` must have become; None where the table leaves a choice.
+
+    What its name, or its key in a dictionary, calls something else than channels stays.
+
+    >>> certain("config", {"width": 32, "num_layers": 12}, {32: {16}, 12: {6}})
+    {'width': 16, 'num_layers': 12}
+    """
+    named, spec = pytree.tree_flatten_with_path(old)
+    entries = [i for _, i in named]
+    names = [next((str(k.key) for k in reversed(keys) if isinstance(k, pytree.MappingKey)), name) for keys, _ in named]
+    every = [
+        table.get(i, {i}) if _size(i) and _may_be_channels(by) else {i} for by, i in zip(names, entries, strict=True)
+    ]
     if any(len(one) > 1 for one in every):
         return None
     return pytree.tree_unflatten([next(iter(one)) for one in every], spec)
+
+
+def _may_be_channels(name: str) -> bool:
+    """Whether `name` leaves it open: what it says last decides, but for `size`, which is said of everything.
+
+    >>> [_may_be_channels(name) for name in ("hidden_size", "patch_dim", "patch_size", "num_layers")]
+    [True, True, False, False]
+    """
+    words = [word for word in name.lower().split("_") if word not in ("size", "sizes")]
+    return not words or words[-1] not in _OTHERS
+
+
+_OTHERS = frozenset(
+    "stride strides kernel kernels dilation padding patch patches window windows image img resolution frames "
+    "layers depth depths blocks stages levels steps iterations epochs seed".split()
+)
 
 
 def _size(entry: Any) -> bool:

@@ -1,8 +1,8 @@
 """Make the user's own code follow a cut: run it, see where it parts from the graph, repair integers there.
 
-First every integer attribute that can only mean one thing is set. Where the code still parts from the graph, the
-attributes of the modules around that place are tried one by one, each in all instances of its class; what brings the
-run further stays. In the end, what was set on doubtful evidence and is not needed is set back.
+First every integer attribute that can only mean one thing, by its value and its name, is set. Where the code still
+parts from the graph, the attributes of the modules around that place are tried one by one, each in all instances of its
+class; what brings the run further stays. In the end, what was set on doubtful evidence and is not needed is set back.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _repair_certain(follower: Follower, known: Known) -> None:
             continue
         seen = {} if path in known.lent else known.own.get(path, {})
         for table in (seen, known.wide.get(path, {})):
-            new = certain(old, table)
+            new = certain(key, old, table)
             if new is not None and new != old:
                 follower.set(path, inner, key, new)
                 break
@@ -194,7 +194,7 @@ def _undo_unneeded(follower: Follower, known: Known, check: Callable[[nn.Module]
     """
     kinds: dict[tuple[type, str], list[tuple[str, str]]] = {}
     for (path, key), old in follower.changed.items():
-        if certain(old, known.wide.get(path, {})) is None:
+        if certain(key, old, known.wide.get(path, {})) in (None, old):
             kinds.setdefault((type(follower.module.get_submodule(path)), key), []).append((path, key))
     if not kinds:
         return

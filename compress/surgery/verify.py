@@ -18,6 +18,7 @@ from compress.surgery.cut import kept_indices, kept_tensors
 from compress.surgery.silence import double_output, masked_output
 
 TOLERANCE = 1e-6
+_EXAMPLE = "give an example that it answers, or leave the check out with --no-verify"
 
 
 def verify(
@@ -27,7 +28,7 @@ def verify(
 
     The error is max |cut - masked| over max |masked|, the largest over all outputs. Where the output is zero throughout
     (a head that was initialised with zeros), parameters that are all zero are given random values for the comparison,
-    in both alike. Raises ExactnessError where it is zero even then: the comparison would show nothing.
+    in both alike. Raises ExactnessError where it is zero even then, or NaN: the comparison would show nothing.
     """
     inputs = pytree.tree_map_only(torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, example)
     reference = masked_output(original, inputs, analysis, dead)
@@ -35,10 +36,9 @@ def verify(
     if reference and not any(t.any() for t in reference):
         reference, got = _revived(original, cut, inputs, analysis, dead)
         if not any(t.any() for t in reference):
-            raise ExactnessError(
-                "the network's output is zero on the example, so nothing can be checked",
-                fix="give an example that it answers, or leave the check out with --no-verify",
-            )
+            raise ExactnessError("the network's output is zero on the example, so nothing can be checked", fix=_EXAMPLE)
+    if any(t.isnan().any() for t in reference):
+        raise ExactnessError("the network's own output is NaN on the example, so nothing can be checked", fix=_EXAMPLE)
     statistics = bool(analysis.couplings.statistics)
     text = "the original with the removed channels' readers silenced" + (
         "; normalisations that lose channels take their statistics over the kept ones" if statistics else ""
@@ -47,15 +47,23 @@ def verify(
 
 
 def worst(reference: list[Tensor], got: list[Tensor]) -> float:
-    """Largest relative error over the outputs; infinite where they do not correspond, NaN where one is NaN."""
+    """Largest relative error over the outputs; infinite where they do not correspond, NaN where one is NaN.
+
+    Infinite numbers (of places that are masked) have to be the same.
+    """
     if len(reference) != len(got) or any(a.shape != b.shape for a, b in zip(reference, got, strict=True)):
         return math.inf
     errors = [
-        float((want - have).abs().max()) / (float(want.abs().max()) or 1.0)
+        float(torch.where(want == have, 0.0, want - have).abs().max()) / (_largest(want) or 1.0)
         for want, have in zip(reference, got, strict=True)
         if want.numel()
     ]
     return math.nan if any(map(math.isnan, errors)) else max(errors, default=0.0)
+
+
+def _largest(values: Tensor) -> float:
+    """The largest magnitude among the finite ones; 0.0 where there are none."""
+    return float(values.abs().where(values.isfinite(), 0.0).max())
 
 
 def _revived(

@@ -94,20 +94,15 @@ def unbind(c: Couplings, op: Op) -> None:
 
 @rule("aten.split", "aten.split_with_sizes", "aten.chunk", "aten.unsafe_split", "aten.split_copy", "aten.unsafe_chunk")
 def split(c: Couplings, op: Op) -> None:
-    """Runs of one dimension. Equal runs of one given size (chunk) stay equal: the same position leaves every run."""
+    """Runs of one dimension. Runs of one given size (chunk) stay so: a position leaves every run that has it."""
     a = arguments(op)
     x = value(a["self"])
     dim = wrap(int(a["dim"]), len(c.shape(x)))
     sizes = [c.shape(out)[dim] for out in op.outs]
     found = c.block(x, dim)
     if op.name in ("aten.split", "aten.chunk", "aten.unsafe_split", "aten.unsafe_chunk") and found is not None:
-        if len(set(sizes)) > 1:
-            c.fix(x, dim, "split into runs of one size with a remainder")
-        else:
-            axis = found[0].index(dim)
-            rows = np.moveaxis(found[1], axis, 0)
-            rows = rows.reshape(len(sizes), sizes[0], *rows.shape[1:])
-            c.tie(np.broadcast_to(rows[:1], rows.shape), rows)
+        rows = np.moveaxis(found[1], found[0].index(dim), 0)
+        c.tie(rows[np.arange(len(rows)) % sizes[0]], rows)  # the last run may be shorter
     start = 0
     for out, size in zip(op.outs, sizes, strict=True):
         c.set(out, _cut(c, x, dim, start, start + size))
