@@ -79,7 +79,27 @@ def moved_tokens(x: Tensor) -> Tensor:
     return x.index_put((torch.tensor([0, 1]), torch.tensor([2, 3])), x[:, 0] * 3.0, accumulate=True)
 
 
-@pytest.mark.parametrize("middle", [masked_out, moved_tokens, best_tokens, summed_by_kind, put_back, filtered])
+def added_by_expert(x: Tensor) -> Tensor:
+    """Tokens that an expert took are added where they came from, and one is written over, as mixtures of experts do."""
+    flat = x.flatten(0, 1)
+    taken = torch.tensor([3, 0, 9])
+    out = torch.zeros_like(flat).index_add(0, taken, flat.index_select(0, taken) * 2.0)
+    out.index_copy_(0, torch.tensor([1, 5]), flat[:2])
+    return out.view_as(x)
+
+
+def in_place(x: Tensor) -> Tensor:
+    """Operators that only exist in place by their tags, or only there by their rules."""
+    scores = torch.zeros(x.shape[0], x.shape[1], x.shape[1], dtype=x.dtype)
+    scores.baddbmm_(x, x.transpose(1, 2)).tril_().cumsum_(1)
+    scores.diagonal(dim1=1, dim2=2).mul_(0.5)
+    y = x.clone().abs_().ge_(0.3).add_(x)
+    return scores @ y.index_fill(1, torch.tensor([2]), 0.25) + scores.diagonal(dim1=1, dim2=2)[..., None] * x
+
+
+@pytest.mark.parametrize(
+    "middle", [added_by_expert, in_place, masked_out, moved_tokens, best_tokens, summed_by_kind, put_back, filtered]
+)
 def test_channels_pass_through(middle: Callable[[Tensor], Tensor]) -> None:
     """Whatever happens along the tokens, the channels stay free, and the cut is exact."""
     torch.manual_seed(0)
@@ -101,6 +121,17 @@ def transformed_channels(x: Tensor) -> Tensor:
     return torch.fft.rfft(x, dim=-1).abs()[..., :1] + x
 
 
+def numbered(x: Tensor) -> Tensor:
+    """Compute with the number of the largest channel."""
+    best, where = x.max(dim=-1, keepdim=True)
+    return x * best + where * 0.1
+
+
+def renormed(x: Tensor) -> Tensor:
+    """Limit the norm of every token, over all of its channels."""
+    return x.renorm(2, 1, 1.0)
+
+
 def noisy(x: Tensor) -> Tensor:
     """Add random numbers, in evaluation too."""
     return x + torch.randn_like(x)
@@ -112,6 +143,8 @@ def noisy(x: Tensor) -> Tensor:
         (across_channels, "taken or put by a tensor"),
         (transformed_channels, "Fourier transform along the channels"),
         (noisy, "random numbers are drawn for it"),
+        (numbered, "its channels are counted"),
+        (renormed, "aten.renorm has no rule"),
     ],
 )
 def test_channels_stay(middle: Callable[[Tensor], Tensor], why: str) -> None:

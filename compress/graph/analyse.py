@@ -19,10 +19,10 @@ from compress.core.types import Group
 from compress.graph.couplings import Couplings, Layout, at_first, label_parameters, operands, varies
 from compress.graph.groups import find_groups
 from compress.graph.modules import attributes_of, state_of, walk
-from compress.graph.positions import pin_other_readers
+from compress.graph.positions import pin_other_readers, pin_read_numbers
 from compress.graph.recurrent import tie_states
 from compress.graph.rules.elementwise import pointwise
-from compress.graph.rules.table import RULES
+from compress.graph.rules.table import rule_of
 from compress.graph.trace import Op, Trace, trace
 
 ParameterLabels = Mapping[str, tuple[np.ndarray | None, ...]]
@@ -91,7 +91,7 @@ def apply_rule(couplings: Couplings, op: Op) -> bool:
         couplings.makers.setdefault(out, op)
     if values and all(v in couplings.const for v in values):
         couplings.const.update(op.outs)
-    found = RULES.get(op.name)
+    found = rule_of(op.name)
     if found is not None:
         found(couplings, op)
         return True
@@ -112,10 +112,12 @@ _POINTWISE: dict[str, bool] = {}
 
 
 def _is_pointwise(op: Op) -> bool:
-    """Whether PyTorch tags the operator as one that works on each element by itself."""
+    """Whether PyTorch tags the operator, or what it does in place, as one that works on each element by itself."""
     found = _POINTWISE.get(op.name)
     if found is None:
-        found = _POINTWISE[op.name] = torch.Tag.pointwise in op.func.tags
+        plain = getattr(torch.ops.aten, op.name.removeprefix("aten.").removesuffix("_"), None)
+        forms = [op.func, *(getattr(plain, form) for form in (plain.overloads() if plain else ()))]
+        found = _POINTWISE[op.name] = any(torch.Tag.pointwise in form.tags for form in forms)
     return found
 
 
@@ -149,13 +151,14 @@ def _analyse(
         couplings.training = number > 0  # the first is of evaluation
         couplings.shapes, couplings.constants = recorded.shapes, recorded.constants
         couplings.layouts, couplings.const = {}, set()
-        couplings.makers, couplings.looked_at = {}, set()
+        couplings.makers, couplings.looked_at, couplings.numbers = {}, set(), {}
         used.update(recorded.parameters)
         label_parameters(couplings, recorded, labels)
         for op in recorded.ops:
             if not apply_rule(couplings, op):
                 unknown.setdefault(op.name, op.where)
         pin_other_readers(couplings, recorded.ops)
+        pin_read_numbers(couplings, recorded)
         makers = {out: op for op in recorded.ops for out in op.outs}
         for out in recorded.outputs:
             couplings.op = makers.get(out)

@@ -63,14 +63,14 @@ _MACS: dict[str, Callable[[Op, Shapes], int]] = {
 
 def macs_of(op: Op, shape: Shapes) -> int:
     """MACs of one operator on values of these shapes; 0 for those that do not multiply and accumulate."""
-    count = _MACS.get(op.name)
+    count = _MACS.get(op.plain)
     return 0 if count is None else count(op, shape)
 
 
 def macs_by_op(trace: Trace, sizes: Sizes | None = None) -> list[tuple[Op, int]]:
     """(operator, MACs at the traced batch size) of all that multiply; after a cut where `sizes` is given."""
     shape: Shapes = trace.shapes.__getitem__ if sizes is None else sizes.after
-    return [(op, macs_of(op, shape)) for op in trace.ops if op.name in _MACS]
+    return [(op, macs_of(op, shape)) for op in trace.ops if op.plain in _MACS]
 
 
 def batch_of(trace: Trace) -> int:

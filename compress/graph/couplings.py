@@ -41,6 +41,7 @@ class Couplings:
     """Collects ties and pins while rules run over a trace. Values are numbered as in the trace.
 
     `runs` holds the label arrays that were given out by id: a tie of two of these is one step, however long they are.
+    `numbers[v]` are the labels that the contents of value v count (where a maximum was), which stay if it is read.
     """
 
     attention: Attention
@@ -59,6 +60,7 @@ class Couplings:
     chosen: dict[int, tuple[Tensor, np.ndarray]] = field(default_factory=dict)
     makers: dict[int, Op] = field(default_factory=dict)
     looked_at: set[int] = field(default_factory=set)
+    numbers: dict[int, list[np.ndarray]] = field(default_factory=dict)
     count: int = 1
     parameter_labels: int = 1
     op: Op | None = None

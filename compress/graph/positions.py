@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from compress.graph.couplings import Couplings, operands
-from compress.graph.trace import Op
+from compress.graph.trace import Op, Trace
 
 # Operators that hand a tensor's values on.
 _SAME = frozenset(
@@ -86,6 +86,19 @@ def pin_other_readers(c: Couplings, ops: Sequence[Op]) -> None:
             if found is not None:
                 c.op = op
                 c.pin(c.chosen[id(found)][1], "chosen by a tensor that the network computes with")
+    c.op = None
+
+
+def pin_read_numbers(c: Couplings, recorded: Trace) -> None:
+    """Pin what a value counts that an operator reads, or that the network gives."""
+    if not c.numbers:
+        return
+    makers = {out: op for op in recorded.ops for out in op.outs}
+    readers = [(op, v) for op in recorded.ops for v in operands(op)]
+    readers += [(makers[v], v) for v in recorded.outputs if v in makers]
+    for c.op, v in readers:
+        for labels in c.numbers.get(v, ()):
+            c.pin(labels, "its channels are counted")
     c.op = None
 
 

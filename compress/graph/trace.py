@@ -77,6 +77,11 @@ class Op:
         self.name = _packet(self.func)
 
     @property
+    def plain(self) -> str:
+        """The name of what it computes, in place or not: "aten.relu" of "aten.relu_"."""
+        return self.name.removesuffix("_")
+
+    @property
     def where(self) -> str:
         """Module path and source line, as a user would look it up."""
         line = f"{os.path.basename(self.frame[0])}:{self.frame[1]}" if self.frame else ""

@@ -203,10 +203,11 @@ def _may_be_channels(name: str) -> bool:
     return not words or words[-1] not in _OTHERS
 
 
-_OTHERS = frozenset(
-    "stride strides kernel kernels dilation padding patch patches window windows image img resolution frames "
-    "layers depth depths blocks stages levels steps iterations epochs seed".split()
-)
+_OTHERS = frozenset({
+    "stride", "strides", "kernel", "kernels", "dilation", "padding", "patch", "patches", "window", "windows", "image",
+    "img", "resolution", "frames", "layers", "depth", "depths", "blocks", "stages", "levels", "steps", "iterations",
+    "epochs", "seed",
+})  # fmt: skip
 
 
 def _size(entry: Any) -> bool:

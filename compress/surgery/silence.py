@@ -171,7 +171,7 @@ class Silence(Recorder):
 
     def _silent(self, op: Op) -> list[tuple[int, int, np.ndarray]]:
         """Which argument (by position) is silent along which dimension, and where."""
-        kind = op.name.removeprefix("aten.")
+        kind = op.plain.removeprefix("aten.")
         c = self.couplings
         masks: list[tuple[int, int, np.ndarray]] = []
 
@@ -195,6 +195,8 @@ class Silence(Recorder):
             left = 1 if kind in ("addmm", "baddbmm") else 0
             batch = 1 if kind in ("bmm", "baddbmm") else 0
             read(left, batch + 1, (left + 1, batch))
+        elif kind in ("mv", "dot", "vdot"):
+            read(0, int(kind == "mv"), (1, 0))
         elif kind.startswith("_scaled_dot_product"):
             read(0, 3)
         elif kind in ("sum", "nansum"):

@@ -208,6 +208,23 @@ def split_unevenly(r: Random, c: int) -> nn.Module:
 
 
 @block
+def split_with_a_remainder(r: Random, c: int) -> nn.Module | None:
+    """Runs of one size but for a shorter last one, by number or by size, some of them worked on."""
+    runs = r.choice((3, 4, 5))
+    sizes = [len(part) for part in torch.arange(c).chunk(runs)]
+    if sizes[0] == sizes[-1] or len(sizes) < 2:
+        return None
+    by_size = r.random() < 0.5
+    bodies = nn.ModuleList([conv_to(r, n, n) if r.random() < 0.7 else nn.Identity() for n in sizes])
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        parts = x.split(n.width, 1) if by_size else x.chunk(runs, 1)
+        return torch.cat([body(part) for body, part in zip(n.bodies, parts, strict=True)], 1)
+
+    return Net(run, bodies=bodies, width=sizes[0])
+
+
+@block
 def hierarchical(r: Random, c: int) -> nn.Module | None:
     """Four chunks, each adding to the next, as in Res2Net."""
     if c % 4:

@@ -49,6 +49,8 @@ def indexed(r: Random, c: int) -> nn.Module:
         lambda n, x: torch.zeros_like(x).scatter_add(1, _places(x, x.shape[1]) // 2, n.mix(x)),
         lambda n, x: x.index_put((torch.tensor([0]),), n.mix(x[0])[None], accumulate=True),
         _written,
+        lambda n, x: x.index_add(1, torch.tensor([0, 0]), n.mix(x[:, -1:]).expand(-1, 2, -1)),
+        lambda n, x: n.mix(x).index_copy(1, torch.tensor([0]), x[:, -1:]),
     ]
     return Net(r.choice(kinds), mix=nn.Linear(c, c), token=nn.Parameter(torch.randn(1, 1, c)))
 

@@ -33,7 +33,7 @@ def positions(c: Couplings, op: Op) -> None:
     c.set(op.outs[0], [])
 
 
-@rule("aten.rand", "aten.randn", "aten.rand_like", "aten.randn_like", "aten.bernoulli", "aten.bernoulli_",
+@rule("aten.rand", "aten.randn", "aten.rand_like", "aten.randn_like", "aten.bernoulli",
       "aten.uniform_", "aten.normal_")  # fmt: skip
 def draws(c: Couplings, op: Op) -> None:
     """Random numbers: as many are drawn as before, so that a cut network draws the same ones and can be checked.

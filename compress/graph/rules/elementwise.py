@@ -100,7 +100,6 @@ rule(
     "aten.fill_",
     "aten.zero_",
     "aten.masked_fill",
-    "aten.masked_fill_",
     "aten.where",
     "aten.clone",
     "aten.detach",
@@ -109,7 +108,6 @@ rule(
     "aten._to_copy",
     "aten.to",
     "aten.lift_fresh",
-    "aten.lift_fresh_copy",
     "aten.lift",
     "aten.rrelu_with_noise",
     "aten.zeros_like",
@@ -118,10 +116,9 @@ rule(
     "aten.empty_like",
     "aten.threshold",
     "aten.hardtanh",
-    "aten.hardtanh_",
     "aten.relu6",
     "aten.dropout",
-    *(f"aten.{name}{inplace}" for name in _ACTIVATIONS for inplace in ("", "_")),
+    *(f"aten.{name}" for name in _ACTIVATIONS),
 )(pointwise)
 
 

@@ -66,8 +66,7 @@ def embedding(c: Couplings, op: Op) -> None:
     c.set(op.outs[0], [((last,), labels)] if labels is not None else [])
 
 
-@rule("aten.gather", "aten.scatter", "aten.scatter_", "aten.scatter_add", "aten.scatter_add_", "aten.scatter_reduce",
-      "aten.scatter_reduce_")  # fmt: skip
+@rule("aten.gather", "aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
 def gather(c: Couplings, op: Op) -> None:
     """Elements at places along one dimension: every other dimension of tensor, index and source runs in step."""
     a = arguments(op)
@@ -81,7 +80,7 @@ def gather(c: Couplings, op: Op) -> None:
     unify(c, values, op.outs[0])
 
 
-@rule("aten.index_put", "aten.index_put_", "aten._unsafe_index_put", "aten._index_put_impl_")
+@rule("aten.index_put", "aten._unsafe_index_put", "aten._index_put_impl_")
 def index_put(c: Couplings, op: Op) -> None:
     """x[i, ...] = y: the dimensions up to the last one that an index takes stay, those behind it run in step with y.
 
@@ -100,6 +99,28 @@ def index_put(c: Couplings, op: Op) -> None:
     for d in range(1, min(rank - behind, other) + 1):
         if c.shape(y)[other - d] == c.shape(x)[rank - d] > 1:
             c.tie(c.labels(x, rank - d), c.labels(y, other - d))
+    c.set(op.outs[0], c.layout(x))
+
+
+@rule("aten.index_add", "aten.index_copy", "aten.index_reduce")
+def index_add(c: Couplings, op: Op) -> None:
+    """Slices of a source, put or added at places along one dimension: the other dimensions run in step."""
+    a = arguments(op)
+    x, source = value(a["self"]), value(a["source"])
+    dim = wrap(int(a["dim"]), len(c.shape(x)))
+    c.fix_all(value(a["index"]), "its values are used as an index")
+    for v in (x, source):
+        c.fix(v, dim, "indexed by a tensor")
+    unify(c, [x, source], op.outs[0])
+
+
+@rule("aten.index_fill")
+def index_fill(c: Couplings, op: Op) -> None:
+    """One number written over some indices of a dimension, which stays."""
+    a = arguments(op)
+    x = value(a["self"])
+    c.fix_all(value(a["index"]), "its values are used as an index")
+    c.fix(x, wrap(int(a["dim"]), len(c.shape(x))), "indexed by a tensor")
     c.set(op.outs[0], c.layout(x))
 
 

@@ -45,28 +45,32 @@ def total(c: Couplings, op: Op) -> None:
 
 @rule(
     "aten.mean", "aten.var", "aten.std", "aten.var_mean", "aten.std_mean", "aten.linalg_vector_norm", "aten.norm",
-    "aten.amax", "aten.amin",
+    "aten.amax", "aten.amin", "aten.aminmax", "aten.max", "aten.min",
 )  # fmt: skip
 def statistic(c: Couplings, op: Op) -> None:
-    """Mean, variance, norm or extreme: over a labelled dimension it is taken over what is kept."""
+    """Mean, variance, norm or extreme: over a labelled dimension it is taken over what is kept.
+
+    Where an extreme was found is a number of a channel, if it was among channels.
+    """
     a = arguments(op)
     x, keepdim = value(a.get("self", a.get("input", op.args[0]))), bool(a.get("keepdim"))
     dims = _dims(a.get("dim"), len(c.shape(x)))
-    labelled = [_single(c, x, dim) for dim in dims]
-    if any(labelled):
+    labelled = [c.labels(x, dim) for dim in dims if _single(c, x, dim)]
+    if labelled:
         c.uses_statistics()
+        if op.name in ("aten.max", "aten.min") and len(op.outs) > 1:
+            c.numbers[op.outs[1]] = [labels for labels in labelled if labels is not None]
     blocks = _drop(c, x, dims, keepdim=keepdim)
     for out in op.outs:
         c.set(out, blocks)
 
 
 @rule(
-    "aten.max", "aten.min", "aten.prod", "aten.argmax", "aten.argmin", "aten.any", "aten.all",
-    "aten.logsumexp", "aten.median", "aten.nanmedian", "aten.mode", "aten.kthvalue", "aten.aminmax",
-    "aten.count_nonzero",
+    "aten.prod", "aten.argmax", "aten.argmin", "aten.any", "aten.all", "aten.logsumexp", "aten.median",
+    "aten.nanmedian", "aten.mode", "aten.kthvalue", "aten.count_nonzero",
 )  # fmt: skip
 def extreme(c: Couplings, op: Op) -> None:
-    """Reduce over dimensions whose every element matters."""
+    """Reduce over dimensions, all elements of which matter."""
     a = arguments(op)
     x = value(a.get("self", op.args[0]))
     dims = _dims(a.get("dim"), len(c.shape(x)))
@@ -79,8 +83,7 @@ def extreme(c: Couplings, op: Op) -> None:
 
 @rule(
     "aten._softmax", "aten._safe_softmax", "aten._log_softmax", "aten.softmax", "aten.cumsum", "aten.cumprod",
-    "aten.sort",
-    "aten.topk", "aten.argsort", "aten.cummax", "aten.logcumsumexp", "aten.renorm", "aten._masked_softmax",
+    "aten.sort", "aten.topk", "aten.argsort", "aten.cummax", "aten.logcumsumexp", "aten._masked_softmax",
 )  # fmt: skip
 def along(c: Couplings, op: Op) -> None:
     """Run along one dimension, whose every element matters."""

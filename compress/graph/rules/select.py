@@ -38,7 +38,7 @@ def _take(c: Couplings, x: int, dim: int, index: int) -> list[Block]:
     return blocks
 
 
-@rule("aten.slice", "aten.slice_copy")
+@rule("aten.slice")
 def slicing(c: Couplings, op: Op) -> None:
     """x[start:stop:step] along one dimension."""
     a = arguments(op)
@@ -63,7 +63,7 @@ def _in_steps(c: Couplings, x: int, dim: int, taken: tuple[int, int, int]) -> No
     c.tie(labels[np.arange(len(labels)) // step * step], labels)
 
 
-@rule("aten.narrow", "aten.narrow_copy")
+@rule("aten.narrow")
 def narrow(c: Couplings, op: Op) -> None:
     """x[start:start + length] along one dimension."""
     a = arguments(op)
@@ -73,7 +73,7 @@ def narrow(c: Couplings, op: Op) -> None:
     c.set(op.outs[0], _cut(c, x, dim, start, start + int(a["length"])))
 
 
-@rule("aten.select", "aten.select_copy")
+@rule("aten.select")
 def select(c: Couplings, op: Op) -> None:
     """x[index] along one dimension."""
     a = arguments(op)
@@ -82,7 +82,7 @@ def select(c: Couplings, op: Op) -> None:
     c.set(op.outs[0], _take(c, x, dim, int(a["index"])))
 
 
-@rule("aten.unbind", "aten.unbind_copy")
+@rule("aten.unbind")
 def unbind(c: Couplings, op: Op) -> None:
     """Every index of one dimension as a tensor of its own."""
     a = arguments(op)
@@ -92,7 +92,7 @@ def unbind(c: Couplings, op: Op) -> None:
         c.set(out, _take(c, x, dim, i))
 
 
-@rule("aten.split", "aten.split_with_sizes", "aten.chunk", "aten.unsafe_split", "aten.split_copy", "aten.unsafe_chunk")
+@rule("aten.split", "aten.split_with_sizes", "aten.chunk", "aten.unsafe_split", "aten.unsafe_chunk")
 def split(c: Couplings, op: Op) -> None:
     """Runs of one dimension. Runs of one given size (chunk) stay so: a position leaves every run that has it."""
     a = arguments(op)
@@ -100,7 +100,7 @@ def split(c: Couplings, op: Op) -> None:
     dim = wrap(int(a["dim"]), len(c.shape(x)))
     sizes = [c.shape(out)[dim] for out in op.outs]
     found = c.block(x, dim)
-    if op.name in ("aten.split", "aten.chunk", "aten.unsafe_split", "aten.unsafe_chunk") and found is not None:
+    if "sizes" not in op.name and found is not None:
         rows = np.moveaxis(found[1], found[0].index(dim), 0)
         c.tie(rows[np.arange(len(rows)) % sizes[0]], rows)  # the last run may be shorter
     start = 0
@@ -194,3 +194,15 @@ def slice_scatter(c: Couplings, op: Op) -> None:
     c.set(run, c.layout(out))
     unify(c, [run, src], run)
     c.set(out, c.layout(x))
+
+
+@rule("aten.diagonal")
+def diagonal(c: Couplings, op: Op) -> None:
+    """The places where two dimensions have the same index, as a last dimension: both dimensions stay."""
+    a = arguments(op)
+    x = value(a["self"])
+    gone = {wrap(int(a[key]), len(c.shape(x))) for key in ("dim1", "dim2")}
+    for d in gone:
+        c.fix(x, d, "its diagonal is taken")
+    left = {d: i for i, d in enumerate(d for d in range(len(c.shape(x))) if d not in gone)}
+    c.set(op.outs[0], [(tuple(left[d] for d in dims), array) for dims, array in c.layout(x)])

@@ -41,7 +41,7 @@ def segments(old: tuple[int, ...], new: tuple[int, ...]) -> list[Segment]:
 
 
 @rule(
-    "aten.view", "aten._unsafe_view", "aten._reshape_alias", "aten.reshape", "aten.view_copy", "aten.flatten",
+    "aten.view", "aten._unsafe_view", "aten._reshape_alias", "aten.reshape", "aten.flatten",
     "aten.unflatten", "aten._reshape_copy", "aten.view_as", "aten.reshape_as",
 )  # fmt: skip
 def view(c: Couplings, op: Op) -> None:
@@ -134,7 +134,7 @@ def _renamed(c: Couplings, x: int, out: int, target: dict[int, int]) -> None:
     c.set(out, [ordered(tuple(target[d] for d in dims), array) for dims, array in c.layout(x)])
 
 
-@rule("aten.permute", "aten.permute_copy")
+@rule("aten.permute")
 def permute(c: Couplings, op: Op) -> None:
     """Dimensions in another order."""
     a = arguments(op)
@@ -143,7 +143,7 @@ def permute(c: Couplings, op: Op) -> None:
     _renamed(c, x, op.outs[0], {wrap(d, rank): i for i, d in enumerate(a["dims"])})
 
 
-@rule("aten.t", "aten.numpy_T", "aten.mT", "aten.adjoint", "aten.t_")
+@rule("aten.t", "aten.numpy_T", "aten.mT", "aten.adjoint")
 def transpose_last(c: Couplings, op: Op) -> None:
     """The last two dimensions swapped."""
     x = operands(op)[0]
@@ -152,7 +152,7 @@ def transpose_last(c: Couplings, op: Op) -> None:
     _renamed(c, x, op.outs[0], {d: swap.get(d, d) for d in range(rank)})
 
 
-@rule("aten.transpose", "aten.transpose_", "aten.swapaxes", "aten.transpose_copy")
+@rule("aten.transpose", "aten.swapaxes")
 def transpose(c: Couplings, op: Op) -> None:
     """Two dimensions swapped."""
     x, rank = operands(op)[0], len(c.shape(operands(op)[0]))
@@ -161,7 +161,7 @@ def transpose(c: Couplings, op: Op) -> None:
     _renamed(c, x, op.outs[0], {d: swap.get(d, d) for d in range(rank)})
 
 
-@rule("aten.unsqueeze", "aten.unsqueeze_", "aten.unsqueeze_copy")
+@rule("aten.unsqueeze")
 def unsqueeze(c: Couplings, op: Op) -> None:
     """A new dimension of size 1."""
     x, out = operands(op)[0], op.outs[0]
@@ -170,7 +170,7 @@ def unsqueeze(c: Couplings, op: Op) -> None:
     _renamed(c, x, out, {d: d + (d >= at) for d in range(rank)})
 
 
-@rule("aten.squeeze", "aten.squeeze_", "aten.squeeze_copy")
+@rule("aten.squeeze")
 def squeeze(c: Couplings, op: Op) -> None:
     """Dimensions of size 1 removed."""
     x, out = operands(op)[0], op.outs[0]
@@ -225,7 +225,7 @@ def repeat(c: Couplings, op: Op) -> None:
     c.set(out, blocks)
 
 
-@rule("aten.as_strided", "aten.as_strided_")
+@rule("aten.as_strided")
 def as_strided(c: Couplings, op: Op) -> None:
     """A view by strides: followed only where it changes nothing but strides."""
     x, out = operands(op)[0], op.outs[0]

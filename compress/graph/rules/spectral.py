@@ -18,7 +18,7 @@ def transform(c: Couplings, op: Op) -> None:
     c.set(op.outs[0], c.layout(x))
 
 
-@rule("aten.view_as_real", "aten.view_as_complex", "aten.view_as_real_copy", "aten.view_as_complex_copy")
+@rule("aten.view_as_real", "aten.view_as_complex")
 def seen_as(c: Couplings, op: Op) -> None:
     """Real and imaginary part as a last dimension of 2, or such a dimension as one number."""
     (x,) = operands(op)

@@ -14,6 +14,11 @@ RULES: Registry[Rule] = Registry("operator rule")
 rule = RULES.register
 
 
+def rule_of(name: str) -> Rule | None:
+    """The operator's rule: one that writes in place, or copies, does to channels what the plain one does."""
+    return RULES.get(name) or RULES.get(name.removesuffix("_")) or RULES.get(name.removesuffix("_copy"))
+
+
 _DEFAULTS: dict[int, tuple[Any, tuple[str, ...], dict[str, Any]]] = {}
 
 
