@@ -22,8 +22,12 @@ def in_step(analysis: Analysis) -> Analysis | None:
     return _tied(analysis, ties) if ties else None
 
 
-def pinned_at(analysis: Analysis, op: Op | None, *, width_only: bool = False) -> Analysis | None:
+def pinned_at(
+    analysis: Analysis, op: Op | None, *, width_only: bool = False, dims: tuple[int, ...] = ()
+) -> Analysis | None:
     """Pin what `op` reads, and every operator of the same source line; None where all of it stays already.
+
+    Where it reads nothing (`torch.zeros(n, 4)`), what it makes stays along `dims`.
 
     `width_only` pins only what the last dimension loses: the width that a softmax scale is computed from. The scale may
     be applied to scores, in which that dimension is summed already: then it is looked for in what they are made from.
@@ -42,6 +46,9 @@ def pinned_at(analysis: Analysis, op: Op | None, *, width_only: bool = False) ->
         labels = [array.ravel() for value in values for array in _lost(analysis, value, width_only=width_only)]
         back = [makers[value] for value in values if value in makers] if width_only else []
         ops = [other for other in back if id(other) not in passed]
+    if not operands(op):
+        blocks = [block for out in op.outs for block in analysis.layouts[0].get(out, ())]
+        labels = [array.ravel() for at, array in blocks if set(at) & set(dims)]
     if not labels:
         return None
     pin = Pin(np.concatenate(labels), "the network's code computes with this size", op)

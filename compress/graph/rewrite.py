@@ -183,8 +183,10 @@ def _select(bound: Bound, ins: Mapping[str, int], _: tuple[int, ...], sizes: Siz
 
 
 def _conv(bound: Bound, ins: Mapping[str, int], _: tuple[int, ...], sizes: Sizes) -> dict[str, Any]:
-    groups, x = int(bound.get("groups", 1)), ins["input"]
+    groups, x = bound.get("groups", 1), ins["input"]
     channels = sizes.shapes[x][1]
+    if not isinstance(groups, int):  # the graph computes it, from the batch
+        return {}
     if not whole_groups(groups, channels // groups):
         return {}
     return {"groups": groups * sizes.after(x)[1] // channels}

@@ -61,7 +61,10 @@ def _packet(func: Any) -> str:
 
 @dataclass(slots=True)
 class Op:
-    """One operator call. `outs` are the numbers of its tensor results, in order; in-place results keep their number."""
+    """One operator call. `outs` are the numbers of its tensor results, in order.
+
+    What is written in place keeps its number, unless it has another shape then.
+    """
 
     func: Any
     args: tuple[Any, ...]
@@ -141,6 +144,14 @@ class Recorder(TorchDispatchMode):
             self.trace.parameters[name] = value
         return value
 
+    def result(self, tensor: Tensor) -> int:
+        """Return the number of what an operator gave; what it resized or transposed in place is another value then."""
+        value = self.number(tensor)
+        if self.trace.shapes[value] != tensor.shape:
+            del self.numbers[id(tensor)]
+            value = self.number(tensor)
+        return value
+
     def _forget(self, key: int) -> None:
         del self.numbers[key], self.known[key]
 
@@ -174,13 +185,8 @@ class Recorder(TorchDispatchMode):
         out = shaped(func, args, kwargs) if trace.on_meta else func(*args, **kwargs)
         refs = tuple([ref(a) for a in args])
         named = {k: ref(v) for k, v in kwargs.items()} if kwargs else kwargs
-        outs = []
-        for tensor in self._tensors(out):
-            value = self.number(tensor)
-            outs.append(value)
-            if trace.shapes[value] != tensor.shape:  # resized or transposed in place
-                trace.shapes[value] = tuple(tensor.shape)
-        op = Op(func, refs, named, tuple(outs), self.path[-1], _caller() if self.placed else None)
+        outs = tuple([self.result(tensor) for tensor in self._tensors(out)])
+        op = Op(func, refs, named, outs, self.path[-1], _caller() if self.placed else None)
         trace.ops.append(op)
         if self.seen is not None:
             self.seen(op)

@@ -117,5 +117,5 @@ def _further(now: Adapted[C], parts: Progress, *, tie: bool) -> tuple[Analysis, 
     tied = tied_at(now.analysis, parts.last) if tie and not parts.numbers else None
     if tied is not None:
         return tied, TIED
-    pinned = pinned_at(now.analysis, parts.op, width_only=parts.numbers)
+    pinned = pinned_at(now.analysis, parts.op, width_only=parts.numbers, dims=parts.dims)
     return None if pinned is None else (pinned, PINNED)

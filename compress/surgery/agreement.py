@@ -20,7 +20,8 @@ class Progress:
     """How many operators the cut module ran as expected, and what differs then, at which of the original's operators.
 
     `problem` is None where nothing differs. `through` tells that the module ran to its end and gave the right shapes,
-    `numbers` that the operator is the right one but was given other numbers; `last` is the last operator that matched.
+    `numbers` that the operator is the right one but was given other numbers, `dims` along which its result has another
+    size; `last` is the last operator that matched.
     """
 
     matched: int
@@ -29,6 +30,7 @@ class Progress:
     through: bool = False
     numbers: bool = False
     last: Op | None = None
+    dims: tuple[int, ...] = ()
 
     @property
     def paths(self) -> list[str]:
@@ -115,9 +117,10 @@ def compared(wanted: Run, analysis: Analysis, got: Run, error: str | None) -> Pr
         if want.name != have.name:
             return Progress(i, f"runs {have.name} where the original ran {want.name}, in {want.where}", want)
         for a, b in zip(want.outs, have.outs, strict=False):
-            if sizes.after(a) != after.shapes[b] and not _alike(want, sizes.after(a), after.shapes[b]):
-                what = f"{want.name} gives {after.shapes[b]} instead of {sizes.after(a)}, in {want.where}"
-                return Progress(i, what, want)
+            one, two = sizes.after(a), after.shapes[b]
+            if one != two and not _alike(want, one, two):
+                differ = tuple(d for d, (m, n) in enumerate(zip(one, two, strict=False)) if m != n)
+                return Progress(i, f"{want.name} gives {two} instead of {one}, in {want.where}", want, dims=differ)
         if not wires.same(want, have) and crossed is None:
             crossed = want
         if not _same_choice(want, have, analysis, sizes, after):

@@ -73,6 +73,10 @@ def _recurrent(layer: Any, _: Any) -> None:
         layer.proj_size = layer.weight_hh_l0.shape[1]
 
 
+def _cell(layer: Any, _: Any) -> None:
+    layer.hidden_size, layer.input_size = layer.weight_hh.shape[1], layer.weight_ih.shape[1]
+
+
 _LAYERS: tuple[tuple[type[nn.Module], Callable[[Any, Any], None]], ...] = (
     (nn.modules.conv._ConvNd, _conv),
     (nn.Linear, _linear),
@@ -83,6 +87,7 @@ _LAYERS: tuple[tuple[type[nn.Module], Callable[[Any, Any], None]], ...] = (
     (nn.Embedding, _embedding),
     (nn.PReLU, _prelu),
     (nn.RNNBase, _recurrent),
+    (nn.RNNCellBase, _cell),
 )
 
 
@@ -226,11 +231,14 @@ def folded(table: Mapping[Any, set[Any]], batch: int) -> dict[Any, set[Any]]:
 def own_attributes(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any]]:
     """Path, module, name and value of every attribute that may hold sizes and is not PyTorch's own layers' business."""
     for path, inner in module.named_modules():
-        if type(inner).__module__.startswith("torch.nn.modules") and not isinstance(inner, nn.MultiheadAttention):
+        if type(inner).__module__.startswith("torch.nn.modules") and not isinstance(inner, _SIZED):
             continue
         for key, value in list(vars(inner).items()):
             if key not in _MODULE and _holds_sizes(value):
                 yield path, inner, key, value
+
+
+_SIZED = (nn.MultiheadAttention, nn.Transformer)
 
 
 def _holds_sizes(value: Any) -> bool:

@@ -52,10 +52,20 @@ def sliced_copy(
         else:
             memo[id(old)] = new
     memo.update(renewed or {})
+    memo = {**_computed(module), **memo}
     with quiet_module(module):  # what it keeps between evaluations is not copied
         copied: nn.Module = twin(module, memo)
     refresh_layers(copied, kept)
     return copied
+
+
+def _computed(module: nn.Module) -> dict[int, Tensor]:
+    """Copies of the tensors that autograd made and that a module keeps, by id: `deepcopy` refuses them.
+
+    The weights of `nn.utils.weight_norm` are such, which every run computes anew.
+    """
+    kept = [item for part in module.modules() for item in vars(part).values() if isinstance(item, Tensor)]
+    return {id(t): t.detach().clone() for t in kept if not t.is_leaf}
 
 
 _PLAIN: frozenset[type] = frozenset(

@@ -29,16 +29,19 @@ from compress.graph.rewrite import Sizes, new_constants
 from compress.graph.rules.table import arguments
 from compress.graph.trace import Op, Recorder, Ref, Trace, module_paths, tensors_in
 
-_LOW = (torch.float32, torch.float16, torch.bfloat16)
-
-
+_WIDER = {
+    torch.float32: torch.float64,
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.complex64: torch.complex128,
+}
 _NARROWING = (Tensor.float, Tensor.half, Tensor.bfloat16)
 
 
 def _widen(item: Any) -> Any:
-    if isinstance(item, Tensor) and item.dtype in _LOW:
-        return item.double()
-    return torch.float64 if isinstance(item, torch.dtype) and item in _LOW else item
+    if isinstance(item, Tensor):
+        return item.to(_WIDER[item.dtype]) if item.dtype in _WIDER else item
+    return _WIDER.get(item, item) if isinstance(item, torch.dtype) else item
 
 
 class Double(TorchFunctionMode):
@@ -151,7 +154,7 @@ class Silence(Recorder):
         for at, dim, dead in masks:
             args = tuple(self._masked(a, dim, dead) if i == at else a for i, a in enumerate(args))
         out = convolve(func, args, kwargs)
-        op.outs = tuple(self.number(t) for t in self._tensors(out))
+        op.outs = tuple(self.result(t) for t in self._tensors(out))
         self._keep_step(op)
         before = len(self.couplings.statistics)
         apply_rule(self.couplings, op)

@@ -36,7 +36,7 @@ _spatial(
     2, "max_pool2d", "max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d",
     "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
     "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "reflection_pad2d",
-    "replication_pad2d", "grid_sampler_2d", "mkldnn_max_pool2d", "lp_pool2d", "fractional_max_pool2d",
+    "replication_pad2d", "grid_sampler_2d", "mkldnn_max_pool2d", "lp_pool2d",
 )
 _spatial(
     3, "max_pool3d", "max_pool3d_with_indices", "avg_pool3d", "_adaptive_avg_pool3d", "adaptive_avg_pool3d",
@@ -44,6 +44,18 @@ _spatial(
     "reflection_pad3d", "replication_pad3d", "grid_sampler_3d",
 )
 # fmt: on
+
+
+@rule("aten.fractional_max_pool2d", "aten.fractional_max_pool3d")
+def fractional_pool(c: Couplings, op: Op) -> None:
+    """x (N, C, *spatial), and samples (N, C, spatial dimensions), which place every channel's own windows."""
+    x, samples = operands(op)[:2]
+    _keep_channels(c, x, c.shape(samples)[2])
+    c.tie(c.labels(x, 1), c.labels(samples, 1), "every channel has windows of its own")
+    for d in (0, 2):
+        c.fix(samples, d, "places windows")
+    for out in op.outs:
+        c.set(out, c.layout(x))
 
 
 @rule("aten.constant_pad_nd", "aten.pad")

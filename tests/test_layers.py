@@ -1,0 +1,174 @@
+"""Layers that networks are built of elsewhere: each between two convolutions, cut by half, in the user's own class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import spectral_norm, weight_norm
+
+from compress.core.budgets import Percent
+from compress.core.choosing import Scope
+from compress.core.clock import Clock
+from compress.surgery.network import cut_network
+from compress.surgery.planned import Cut, CutOptions
+from tests.zoo.harness import Net
+
+C = 16
+
+
+class Between(nn.Module):
+    """A convolution of 16 channels, the layer, a convolution of 8 channels, a head."""
+
+    def __init__(self, middle: nn.Module) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Conv2d(3, C, 3, padding=1), middle, nn.Conv2d(C, 8, 1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 4)."""
+        out: Tensor = self.head(self.last(self.middle(F.relu(self.first(x)))).mean((2, 3)))
+        return out
+
+
+def halved(middle: nn.Module) -> Cut:
+    """Cut every group by half, checked against the masked original; what is initialised with zeros is not zero."""
+    net = Between(middle).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return cut_network(net, (torch.randn(2, 3, 12, 12),), CutOptions(budget=Percent(0.5), scope=Scope.LAYER), Clock())
+
+
+def _pooled(x: Tensor) -> Tensor:
+    """Largest and mean channel of every pixel."""
+    return torch.cat((torch.max(x, 1)[0].unsqueeze(1), torch.mean(x, 1).unsqueeze(1)), dim=1)
+
+
+def spatial_attention() -> nn.Module:
+    """Pixels weighed by their largest and mean channel, as in CBAM."""
+    return Net(lambda n, x: x * n.conv(_pooled(x)).sigmoid(), conv=nn.Conv2d(2, 1, 7, padding=3))
+
+
+def cell(kind: Callable[[int, int], nn.Module]) -> nn.Module:
+    """A recurrent cell over the rows."""
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        state: Any = None
+        for row in range(3):
+            state = n.cell(x[:, :, row].mean(-1), state)
+        return x * (state[0] if isinstance(state, tuple) else state)[..., None, None]
+
+    return Net(run, cell=kind(C, C))
+
+
+def transformer() -> nn.Module:
+    """PyTorch's own encoder and decoder, with queries from a table."""
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        queries = n.queries.weight[:, None].expand(-1, len(x), -1)
+        return x * n.both(x.flatten(2).permute(2, 0, 1), queries).mean(0)[..., None, None]
+
+    return Net(run, both=nn.Transformer(C, 4, 1, 1, 32), queries=nn.Embedding(5, C))
+
+
+def state_space() -> nn.Module:
+    """A selective state of 4 numbers a channel, which the code begins with zeros of a size that it writes out."""
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        u = x.flatten(2).transpose(1, 2)[:, :4]
+        step = F.softplus(n.step(u))
+        decay = torch.exp(-step[..., None] * n.a.exp())
+        state, rows = torch.zeros(len(x), x.shape[1], 4).to(x), []
+        for t in range(u.shape[1]):
+            state = decay[:, t] * state + (step * u)[:, t, :, None] * n.b(u)[:, t, None]
+            rows.append((state * n.c(u)[:, t, None]).sum(-1))
+        return torch.stack(rows, 2)[..., None]
+
+    parts = {"step": nn.Linear(C, C), "b": nn.Linear(C, 4), "c": nn.Linear(C, 4)}
+    return Net(run, a=nn.Parameter(torch.randn(C, 4)), **parts)
+
+
+def styled() -> nn.Module:
+    """Scale and shift from a constant input, whose width the code writes out."""
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        scale, shift = n.style(torch.ones(len(x), 3).to(x))[..., None, None].chunk(2, 1)
+        return x * (1 + scale) + shift
+
+    return Net(run, style=nn.Linear(3, 2 * C))
+
+
+def complex_weights() -> nn.Module:
+    """A layer in the frequency domain with complex weights, computed in float32 by the user."""
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        found = torch.fft.rfft2(x)
+        return torch.fft.irfft2(found * n.scale[:, None, None], s=x.shape[2:])
+
+    return Net(run, scale=nn.Parameter(torch.randn(C, dtype=torch.cfloat)))
+
+
+def own_windows() -> nn.Module:
+    """A pooling that gives every channel windows of its own."""
+    return nn.FractionalMaxPool2d(2, output_size=5, _random_samples=torch.rand(2, C, 2))
+
+
+def grown_in_place() -> nn.Module:
+    """A dimension is added to what earlier operators have seen without it."""
+    return Net(lambda _, x: ((y := x * 1.5).unsqueeze_(-1) * torch.ones(2)).sum(-1) + y.mean(-1))
+
+
+def turned_in_place() -> nn.Module:
+    """Pixels and channels change places in place, and back again."""
+    return Net(lambda _, x: (x * 1.5).flatten(2).transpose_(1, 2).mul(2.0).transpose(1, 2).view_as(x))
+
+
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    **{make.__name__: make for make in (spatial_attention, transformer, state_space, styled, own_windows)},
+    **{make.__name__: make for make in (complex_weights, grown_in_place, turned_in_place)},
+    "weight_norm": lambda: weight_norm(nn.Conv2d(C, C, 3, padding=1)),
+    "spectral_norm": lambda: spectral_norm(nn.Conv2d(C, C, 3, padding=1)),
+    "lstm_cell": lambda: cell(nn.LSTMCell),
+    "gru_cell": lambda: cell(nn.GRUCell),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_layers_lose_half_of_their_channels(name: str) -> None:
+    """The channels before the layer leave exactly, and the user's own class follows."""
+    torch.manual_seed(0)
+    cut = halved(LAYERS[name]()).delivered
+    assert cut.own, cut.why
+    assert cut.verdict is not None
+    assert cut.verdict.max_relative_error < 1e-12
+    assert cut.module.first.out_channels == C // 2
+
+
+def test_groups_that_the_graph_computes_are_left_to_it() -> None:
+    """Kernels mixed for every image, applied with as many groups as there are images: the exported graph is cut."""
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        kernels = (n.route(x.mean((2, 3))).sigmoid() @ n.experts.view(3, -1)).view(b * n.out, c, 3, 3)
+        return F.conv2d(x.reshape(1, b * c, h, w), kernels, padding=1, groups=b).view(b, n.out, h, w)
+
+    torch.manual_seed(0)
+    middle = Net(run, route=nn.Linear(C, 3), experts=nn.Parameter(torch.randn(3, C, C, 3, 3)), out=C)
+    cut = halved(middle).delivered
+    assert cut.verdict is not None
+    assert cut.verdict.exact
+
+
+def test_what_is_resized_for_its_own_ends_pins_and_nothing_breaks() -> None:
+    """A layer of old that resizes its buffers in place: what it touches stays, the rest is cut."""
+    torch.manual_seed(0)
+    cut = halved(nn.CrossMapLRN2d(3))
+    assert cut.delivered.own
+    assert cut.delivered.module.last.out_channels == 4
+    assert "aten.resize_as_" in cut.analysis.unknown
