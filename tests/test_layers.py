@@ -103,6 +103,22 @@ def styled() -> nn.Module:
     return Net(run, style=nn.Linear(3, 2 * C))
 
 
+def deformable_attention() -> nn.Module:
+    """Heads folded into the batch, of maps and of the places where they are sampled, as in Deformable DETR."""
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        tokens = x.flatten(2).transpose(1, 2)
+        maps = n.value(tokens).view(b, h * w, n.heads, -1).permute(0, 2, 3, 1).reshape(b * n.heads, -1, h, w)
+        places = n.places(tokens).view(b, h * w, n.heads, 3, 2).tanh().transpose(1, 2).flatten(0, 1)
+        share = n.share(tokens).view(b, h * w, n.heads, 3).softmax(-1).transpose(1, 2).reshape(-1, 1, h * w, 3)
+        found = (F.grid_sample(maps, places, align_corners=False) * share).sum(-1)
+        return n.out(found.view(b, -1, h * w).transpose(1, 2)).transpose(1, 2).view(b, c, h, w)
+
+    layers = {"value": nn.Linear(C, C), "places": nn.Linear(C, 24), "share": nn.Linear(C, 12), "out": nn.Linear(C, C)}
+    return Net(run, heads=4, **layers)
+
+
 def complex_weights() -> nn.Module:
     """A layer in the frequency domain with complex weights, computed in float32 by the user."""
 
@@ -130,7 +146,7 @@ def turned_in_place() -> nn.Module:
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     **{make.__name__: make for make in (spatial_attention, transformer, state_space, styled, own_windows)},
-    **{make.__name__: make for make in (complex_weights, grown_in_place, turned_in_place)},
+    **{make.__name__: make for make in (deformable_attention, complex_weights, grown_in_place, turned_in_place)},
     "weight_norm": lambda: weight_norm(nn.Conv2d(C, C, 3, padding=1)),
     "spectral_norm": lambda: spectral_norm(nn.Conv2d(C, C, 3, padding=1)),
     "lstm_cell": lambda: cell(nn.LSTMCell),

@@ -36,14 +36,26 @@ _spatial(
     2, "max_pool2d", "max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d",
     "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
     "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "reflection_pad2d",
-    "replication_pad2d", "grid_sampler_2d", "mkldnn_max_pool2d", "lp_pool2d",
+    "replication_pad2d", "mkldnn_max_pool2d", "lp_pool2d",
 )
 _spatial(
     3, "max_pool3d", "max_pool3d_with_indices", "avg_pool3d", "_adaptive_avg_pool3d", "adaptive_avg_pool3d",
     "adaptive_max_pool3d", "upsample_nearest3d", "upsample_trilinear3d", "_upsample_nearest_exact3d",
-    "reflection_pad3d", "replication_pad3d", "grid_sampler_3d",
+    "reflection_pad3d", "replication_pad3d",
 )
 # fmt: on
+
+
+@rule("aten.grid_sampler_2d", "aten.grid_sampler_3d")
+def grid_sampler(c: Couplings, op: Op) -> None:
+    """x (N, C, *spatial) at the places of a grid (N, *places, spatial dimensions); heads folded into both N are tied."""
+    x, grid = operands(op)[:2]
+    _keep_channels(c, x, c.shape(grid)[-1])
+    for d in range(1, len(c.shape(grid))):
+        c.fix(grid, d, "places of a grid")
+    if c.block(x, 0) or c.block(grid, 0):
+        c.tie(c.labels(x, 0), c.labels(grid, 0))
+    c.set(op.outs[0], c.layout(x))
 
 
 @rule("aten.fractional_max_pool2d", "aten.fractional_max_pool3d")
