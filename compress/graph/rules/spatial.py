@@ -48,7 +48,7 @@ _spatial(
 
 @rule("aten.grid_sampler_2d", "aten.grid_sampler_3d")
 def grid_sampler(c: Couplings, op: Op) -> None:
-    """x (N, C, *spatial) at the places of a grid (N, *places, spatial dimensions); heads folded into both N are tied."""
+    """x (N, C, *spatial) at the places of a grid (N, *places, dimensions); heads folded into both N leave together."""
     x, grid = operands(op)[:2]
     _keep_channels(c, x, c.shape(grid)[-1])
     for d in range(1, len(c.shape(grid))):
