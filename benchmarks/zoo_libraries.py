@@ -190,6 +190,27 @@ DOCTR = {
     "recognition": "crnn_vgg16_bn crnn_mobilenet_v3_small sar_resnet31 master vitstr_small parseq viptr_tiny",
 }
 RECTANGLE = ((1, 3, 32, 128),)
+# One network of each of birder's classes, the smallest; not of MogaNet, whose answer overflows with these random weights.
+BIRDER = (
+    "acb_resnet_v1_18 alexnet biformer_t vit_t14 cait_xxs24 cas_vit_xs coat_tiny hornet_tiny_7x7 conv2former_n "
+    "convmixer_768_32 convnext_v1_atto convnext_v1_iso_small convnext_v2_atto cpubone_n crossformer_t crossvit_t "
+    "csp_resnext_50 cspnext_t cswin_transformer_t darknet_17 davit_tiny deit_t16 densenet_121 dpn_92 xcit_nano12_p8 "
+    "edgenext_xxs edgevit_xxs efficientformer_v1_l1 efficientformer_v2_s0 efficientmod_xxs efficientnet_lite0 "
+    "efficientnet_v1_b0 efficientnet_v2_s efficientvim_m1 efficientvit_mit_b0 efficientvit_msft_m0 fasternet_t0 "
+    "mobileone_s1 replknet_31b fastvit_t8 flexivit_reg1_s16_rms_ls focalnet_t_srf gc_vit_xxt ghostnet_v1_0_5 "
+    "ghostnet_v2_1_0 ghostnet_v3_0_5 groupmixformer_mobile hgnet_v1_tiny hgnet_v2_b0 hiera_abswin_tiny "
+    "hieradet_d_tiny iformer_s inception_next_a inception_resnet_v1 inception_resnet_v2 inception_v3 inception_v4 "
+    "levit_128s lit_v1_s lit_v1_t lit_v2_s mambaout_femto maxvit_t poolformer_v2_s12 shvit_s1 microvit_v1_s1 "
+    "microvit_v2_s1 mnasnet_0_5 mobilenet_v1_0_25 mobilenet_v2_0_25 mobilenet_v3_small_0_25 mobilenet_v4_s "
+    "mobilenet_v4_hybrid_m mobilevit_v1_xxs mobilevit_v2_0_25 mvit_v1_s_d16 mvit_v2_t naflex_vit_t16 rope_vit_t14 "
+    "naflex_rope_vit_t16 nextvit_s nfnet_f0 pit_t pnasnet_mobile pvt_v1_t pvt_v2_b0_li rdnet_t regionvit_t "
+    "regnet_x_200m regnet_z_500m repghost_0_5 repvgg_a0 repvit_m0_6 resmlp_12 resnest_14 resnet_v1_18 resnet_v2_18 "
+    "resnext_50 rexnet_1_0 rexnet_lite_1_0 rope_flexivit_s16 rope_vit5_reg4_t16 vit_moe_t16_4e1s_2c_last1_avg "
+    "rope_vit_moe_t16_4e1s_2c_last1_avg sequencer2d_s shufflenet_v1_4 shufflenet_v2_0_5 simple_vit_s14 smt_t "
+    "squeezenet squeezenext_0_5 starnet_esm05 swiftformer_xs swin_transformer_v1_t swin_transformer_v2_t tiny_vit_5m "
+    "uniformer_s unireplknet_a van_b0 vgg_11 vgg_reduced_11 vit_parallel_s16_18x2_ls_avg vit_windowed_reg1_s14_ls "
+    "vit_det_s16 volo_d1 vovnet_v1_27s vovnet_v2_19 wide_resnet_50 xception transnext_micro"
+)
 
 
 def _doctr(part: str, name: str) -> Spec:
@@ -227,6 +248,13 @@ def libraries() -> Iterator[Entry]:
     os.environ["USE_TORCH"] = "1"  # python-doctr asks for it
     for library, name, spec in specs():
         yield Entry(library, name, partial(_made, *spec), library)
+    for name in BIRDER.split():
+        yield Entry("birder", name, partial(_birder, name), "birder")
+
+
+def _birder(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
+    made = import_module("birder.model_registry").registry.net_factory(name, 100)
+    return made.requires_grad_(), (torch.randn(1, 3, *made.size),)
 
 
 def _made(
