@@ -190,7 +190,7 @@ DOCTR = {
     "recognition": "crnn_vgg16_bn crnn_mobilenet_v3_small sar_resnet31 master vitstr_small parseq viptr_tiny",
 }
 RECTANGLE = ((1, 3, 32, 128),)
-# One network of each of birder's classes, the smallest; not of MogaNet, whose answer overflows with these random weights.
+# The smallest of each of birder's classes; not of MogaNet, whose answer overflows with these random weights.
 BIRDER = (
     "acb_resnet_v1_18 alexnet biformer_t vit_t14 cait_xxs24 cas_vit_xs coat_tiny hornet_tiny_7x7 conv2former_n "
     "convmixer_768_32 convnext_v1_atto convnext_v1_iso_small convnext_v2_atto cpubone_n crossformer_t crossvit_t "
