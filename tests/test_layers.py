@@ -16,7 +16,7 @@ from compress.core.choosing import Scope
 from compress.core.clock import Clock
 from compress.surgery.network import cut_network
 from compress.surgery.planned import Cut, CutOptions
-from tests.zoo.harness import Net
+from tests.zoo.harness import Net, cut_both, randomised
 
 C = 16
 
@@ -179,6 +179,20 @@ def test_groups_that_the_graph_computes_are_left_to_it() -> None:
     cut = halved(middle).delivered
     assert cut.verdict is not None
     assert cut.verdict.exact
+
+
+def test_the_size_of_a_sampling_grid_is_no_shape_of_its_result() -> None:
+    """A spatial transformer as a graph: (N, C, H, W) asks for a grid of (N, H, W, 2), and stays as it is."""
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        grid = F.affine_grid(n.where(x.mean((2, 3))).view(-1, 2, 3), x.shape, align_corners=False)
+        return F.grid_sample(x, grid, align_corners=False)
+
+    torch.manual_seed(0)
+    outcome = cut_both(randomised(Between(Net(run, where=nn.Linear(C, 6)))), (torch.randn(2, 3, 12, 12),), graph=True)
+    assert outcome.why_not is None
+    assert len(outcome.plan.keep["first.weight"][0]) < C
+    assert outcome.worst < 1e-12
 
 
 def test_what_is_resized_for_its_own_ends_pins_and_nothing_breaks() -> None:

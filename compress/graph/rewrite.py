@@ -115,7 +115,7 @@ def _shape_list(
 
     def follow(item: Any, old: int, new: int) -> Any:
         if isinstance(item, int):
-            return item if item == -1 else new
+            return new if item == old else item  # -1, or the size of something else (of the images of a sampling grid)
         return item if old == new else Scaled(item, new, old)
 
     return {key: [follow(*entry) for entry in zip(given, before, target, strict=True)]}
