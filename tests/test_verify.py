@@ -136,7 +136,7 @@ def test_modules_and_files_are_compared_in_python(folder: Path) -> None:
 def test_the_exporter_is_public_under_its_folders_name(tmp_path: Path) -> None:
     """`compress.export` writes a file, also once the folder of that name has been imported."""
     x: Tensor = torch.zeros(2, 3)
-    done = compress.export(nn.Linear(3, 2), (x,), tmp_path / "net.ts")
+    done = compress.export(nn.Linear(3, 2), x, tmp_path / "net.ts")
     assert done.max_relative_error <= 1e-4
     assert compress.export.load(tmp_path / "net.ts")((x,))[0].shape == (2, 2)
 

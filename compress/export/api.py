@@ -48,7 +48,7 @@ class _WrongResultError(ExportError):
 
 def export(
     module: nn.Module,
-    example: tuple[Tensor, ...],
+    example: Tensor | tuple[Tensor, ...],
     path: Path | str,
     *,
     dynamic_batch: bool = True,
@@ -62,7 +62,7 @@ def export(
 ) -> Exported:
     """Write `module` to `path` in the format of its suffix, and prove that the file computes the same.
 
-    `example` holds the positional inputs, batch first. The file is reloaded in its own runtime and run on fixed-seed
+    `example` is the input, batch first, or a tuple of all positional inputs. The file is reloaded in its own runtime and run on fixed-seed
     random inputs of the example's shapes and dtypes: batch sizes 1, 2 and 5 where `dynamic_batch`, else the example's;
     where `dynamic_size`, inputs (N, C, H, W) also at (H + 32, W + 64).
     Where the batch cannot be kept free, the file is written for the example's batch and a note says so and why.
@@ -78,6 +78,7 @@ def export(
     behind then, and an older file of that name is left as it was.
     """
     path, wanted = Path(path), Precision(precision)
+    example = (example,) if isinstance(example, Tensor) else example
     target = _target(path)
     _require_fitting(path, opset, wanted, optimize=optimize)
     require_writable(path)
