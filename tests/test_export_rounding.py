@@ -77,3 +77,24 @@ def test_a_tensor_clamped_twice(tmp_path: Path) -> None:
     """The exporter's optimiser would give both clamps the bounds of one; the file has all four."""
     done = export(Clamped(), (torch.randn(2, 4),), tmp_path / "net.onnx")
     assert done.max_relative_error < 1e-5
+
+
+class Normalised(nn.Module):
+    """Divides by a norm that may be zero, kept from zero by a number, or by one that a buffer holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("little", torch.tensor(1e-9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take (N, 4)."""
+        square = x.square().sum(1, keepdim=True)
+        return x / (square.sqrt() + 1e-8) + x * (square / (square + self.little))
+
+
+def test_a_number_that_keeps_a_quotient_finite(tmp_path: Path) -> None:
+    """The exporter's optimiser would take it for zero; the file answers zeros with zeros."""
+    done = export(Normalised(), torch.randn(2, 4), tmp_path / "net.onnx")
+    assert done.max_relative_error < 1e-5
+    (answer,) = TARGETS[".onnx"].load(tmp_path / "net.onnx")((torch.zeros(2, 4),))
+    assert torch.equal(torch.as_tensor(answer), torch.zeros(2, 4))

@@ -62,9 +62,9 @@ def export(
 ) -> Exported:
     """Write `module` to `path` in the format of its suffix, and prove that the file computes the same.
 
-    `example` is the input, batch first, or a tuple of all positional inputs. The file is reloaded in its own runtime and run on fixed-seed
-    random inputs of the example's shapes and dtypes: batch sizes 1, 2 and 5 where `dynamic_batch`, else the example's;
-    where `dynamic_size`, inputs (N, C, H, W) also at (H + 32, W + 64).
+    `example` is the input, batch first, or a tuple of all positional inputs. The file is reloaded in its own runtime
+    and run on fixed-seed random inputs of the example's shapes and dtypes: batch sizes 1, 2 and 5 where
+    `dynamic_batch`, else the example's; where `dynamic_size`, inputs (N, C, H, W) also at (H + 32, W + 64).
     Where the batch cannot be kept free, the file is written for the example's batch and a note says so and why.
     `opset` is the ONNX operator set, None for the newest that the installed onnxruntime fully supports; other formats
     have none. `precision` is float32, float16, or, as ONNX, int8: calibrated by `int8_method` on `calibration`, inputs

@@ -118,7 +118,7 @@ def _exported(traced: ExportedProgram, job: Job, outputs: int) -> Any:
         input_names=numbered("input", len(job.example)),
         output_names=numbered("output", outputs),
         external_data=False,
-        optimize=not _bounded_twice(traced),
+        optimize=not (_bounded_twice(traced) or _adds_little(traced)),
     )
 
 
@@ -130,6 +130,21 @@ def _bounded_twice(traced: ExportedProgram) -> bool:
     """
     bounds = (torch.ops.aten.clamp.Tensor, torch.ops.aten.minimum.default, torch.ops.aten.maximum.default)
     return any(sum(user.target in bounds for user in node.users) > 1 for node in traced.graph.nodes)
+
+
+def _adds_little(traced: ExportedProgram) -> bool:
+    """Whether a number that is nearly zero is added: what keeps a quotient finite where its denominator is zero.
+
+    The exporter's optimiser takes what is within 1e-8 of zero for zero, and leaves the addition out.
+    """
+    sums = (torch.ops.aten.add.Tensor, torch.ops.aten.sub.Tensor, torch.ops.aten.add.Scalar, torch.ops.aten.sub.Scalar)
+    given = [item for node in traced.graph.nodes if node.target in sums for item in node.args]
+    held = [t.item() for t in (*traced.state_dict.values(), *traced.constants.values()) if _is_number(t)]
+    return any(isinstance(item, float) and 0 < abs(item) <= 1e-8 for item in (*given, *held))
+
+
+def _is_number(item: Any) -> bool:
+    return isinstance(item, torch.Tensor) and item.dim() == 0 and item.is_floating_point()
 
 
 def _values(graph: Any) -> Iterator[Any]:
