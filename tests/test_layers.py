@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import spectral_norm, weight_norm
+from torch.utils.checkpoint import checkpoint
 
+import compress
 from compress.core.budgets import Percent
 from compress.core.choosing import Scope
 from compress.core.clock import Clock
+from compress.core.errors import UsageError
 from compress.surgery.network import cut_network
 from compress.surgery.planned import Cut, CutOptions
 from tests.zoo.harness import Net, cut_both, randomised
@@ -164,6 +167,81 @@ def test_layers_lose_half_of_their_channels(name: str) -> None:
     assert cut.verdict is not None
     assert cut.verdict.max_relative_error < 1e-12
     assert cut.module.first.out_channels == C // 2
+
+
+def low_rank() -> nn.Module:
+    """A weight and an update of low rank, merged before they are used."""
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        return F.linear(x.permute(0, 2, 3, 1), n.whole.weight + n.up @ n.down, n.whole.bias).permute(0, 3, 1, 2)
+
+    update = {"up": nn.Parameter(torch.randn(C, 4) / 4), "down": nn.Parameter(torch.randn(4, C) / 4)}
+    return Net(run, whole=nn.Linear(C, C), **update)
+
+
+def turned_round() -> nn.Module:
+    """One weight for a convolution and, the other way round, for a transposed one."""
+    return Net(lambda n, x: F.conv_transpose2d(n.conv(x).relu(), n.conv.weight), conv=nn.Conv2d(C, 24, 1))
+
+
+def mixed_kernels() -> nn.Module:
+    """Kernels mixed for every image, as in CondConv: the mixture is a product that reads no image."""
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        kernels = (n.route(x.mean((2, 3))).sigmoid() @ n.experts.flatten(1)).reshape(b * C, C, 3, 3)
+        return F.conv2d(x.reshape(1, b * c, h, w), kernels, padding=1, groups=b).view(b, C, h, w)
+
+    return Net(run, route=nn.Linear(C, 3), experts=nn.Parameter(torch.randn(3, C, C, 3, 3) / 9))
+
+
+def queried() -> nn.Module:
+    """Attention of a table's rows among each other, which no image changes, and then of these to the pixels."""
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        table = n.table.weight.expand(len(x), -1, -1)
+        queries = n.among(table, table, table)[0]
+        tokens = x.flatten(2).transpose(1, 2)
+        return x + n.pixels(queries, tokens, tokens)[0].mean(1)[..., None, None]
+
+    among, pixels = (nn.MultiheadAttention(C, 4, batch_first=True) for _ in range(2))
+    return Net(run, table=nn.Embedding(5, C), among=among, pixels=pixels)
+
+
+RECOVERED: dict[str, Callable[[], nn.Module]] = {
+    **{make.__name__: make for make in (low_rank, turned_round, mixed_kernels, queried, spatial_attention)},
+    "circular": lambda: nn.CircularPad2d(2),
+    "weight_norm": LAYERS["weight_norm"],
+    "lstm_cell": LAYERS["lstm_cell"],
+}
+
+
+@pytest.mark.parametrize("name", RECOVERED)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_accuracy_is_won_back_around_layers(name: str) -> None:
+    """Channels are valued by what reads them, and what stays makes up for what left."""
+    torch.manual_seed(0)
+    net, images = Between(RECOVERED[name]()).eval(), torch.randn(64, 3, 12, 12)
+    errors = []
+    with torch.no_grad():
+        want = net(images)
+        for recover in (True, False):
+            cut = compress.slim(
+                net, images[:2], percent=0.4, round_to=1, scope="layer", calibration=images, recover=recover
+            )
+            errors.append(float((cut.model(images) - want).norm() / (want - want.mean(0)).norm()))
+    assert errors[0] < 1.0
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_gradients_that_do_not_come_back_are_told() -> None:
+    """A criterion by gradients on code that recomputes without them is refused in one sentence."""
+    layer = Net(lambda n, x: checkpoint(n.conv, x, use_reentrant=True), conv=nn.Conv2d(C, C, 1))
+    with pytest.raises(UsageError, match="no gradient comes back through the network"):
+        compress.slim(
+            Between(layer).eval(), torch.randn(2, 3, 12, 12), percent=0.4, importance="hessian",
+            calibration=torch.randn(8, 3, 12, 12),
+        )  # fmt: skip
 
 
 def test_groups_that_the_graph_computes_are_left_to_it() -> None:

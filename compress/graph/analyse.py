@@ -91,6 +91,8 @@ def apply_rule(couplings: Couplings, op: Op) -> bool:
         couplings.makers.setdefault(out, op)
     if values and all(v in couplings.const for v in values):
         couplings.const.update(op.outs)
+    elif couplings.const.intersection(op.outs):
+        couplings.written(op.outs)
     found = rule_of(op.name)
     if found is not None:
         found(couplings, op)

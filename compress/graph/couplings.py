@@ -197,6 +197,14 @@ class Couplings:
         for _, array in self.layouts.get(value, ()):
             self.pin(array, why)
 
+    def written(self, values: Iterable[int]) -> None:
+        """What the images tell was written into these values: neither they nor what they are views of are constant."""
+        for value in values:
+            while value in self.const:
+                self.const.discard(value)
+                made = operands(self.makers[value]) if value in self.makers else ()
+                value = made[0] if made else value  # noqa: PLW2901 - one view further
+
     def consumes(self, labels: np.ndarray | None, makes: np.ndarray | None = None) -> None:
         """Remember through which labels (its input dimension) a weight reads channels, and which it makes."""
         if labels is not None:

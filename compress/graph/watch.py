@@ -1,7 +1,8 @@
 """Stand beside every convolution, linear layer and batch norm of a running network, whatever its code looks like.
 
 A dispatch mode is asked by PyTorch for every operator, so that a user's own module and a rewritten graph are watched
-alike; which parameter an operator reads is told by the address of its first element.
+alike; which parameter an operator reads is told by the address of its first element, and by its shape: what reads a
+part of one, or another arrangement, reads no parameter.
 """
 
 from __future__ import annotations
@@ -44,6 +45,21 @@ class Call:
         return self.func(*self.args, **self.kwargs)
 
 
+class Names:
+    """Which of some tensors another one is, as it is or as a matrix turned."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        """`tensors` are parameters and buffers by name."""
+        self.known = {t.data_ptr(): (name, t.shape) for name, t in tensors.items() if t.numel()}
+
+    def of(self, tensor: Tensor) -> str | None:
+        """Its name; None for others, and for a part of one."""
+        name, shape = self.known.get(tensor.data_ptr(), (None, None))
+        if shape is None or tensor.shape == shape or (len(shape) == 2 and tensor.shape == shape[::-1]):
+            return name
+        return None
+
+
 Beside = Callable[[str, int, Tensor, Call], Any]
 
 
@@ -53,7 +69,7 @@ class Watch(TorchDispatchMode):
     def __init__(self, tensors: Mapping[str, Tensor], beside: Beside) -> None:
         """`tensors` are the parameters and buffers by name; operators that read none of them run unseen."""
         super().__init__()
-        self.names = {tensor.data_ptr(): name for name, tensor in tensors.items() if tensor.numel()}
+        self.names = Names(tensors)
         self.uses: dict[str, int] = {}
         self.beside = beside
 
@@ -76,7 +92,7 @@ class Watch(TorchDispatchMode):
         if places is None:
             return None
         reads, named = (call.args[at] if at < len(call.args) else None for at in places)
-        name = self.names.get(named.data_ptr()) if isinstance(named, Tensor) else None
+        name = self.names.of(named) if isinstance(named, Tensor) else None
         return (name, reads) if name is not None and isinstance(reads, Tensor) else None
 
 

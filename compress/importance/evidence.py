@@ -73,14 +73,23 @@ class Evidence:
 
     @cached_property
     def reads(self) -> dict[str, Reads]:
-        """What every weight reads, by the weight's name; weights that are not parameters of their own are absent."""
+        """What every weight reads, by the weight's name.
+
+        Absent are weights that are not parameters of their own, or that are used in two ways (as a transposed
+        convolution too).
+        """
         kernels = {name: t for name, t in tensors_of(self._part).items() if t.dim() > 1 and not _depthwise(t)}
         share = 1 / max(len(self.inputs), 1)
         found: dict[str, _Sums] = {}
+        ways: dict[str, set[tuple[bool, torch.Size]]] = {}
 
         def beside(name: str, use: int, x: Tensor, call: Call) -> Any:
             """Add what the weight reads to its sums, then run the operator."""
             del use
+            way = str(call.func.overloadpacket).endswith("convolution") and bool(call.args[6])
+            ways.setdefault(name, set()).add((way, _weight_of(call).shape))
+            if len(ways[name]) > 1:
+                return call()
             limit = max(int(ROWS * share), 16)
             places = _places(x, kernels[name], limit)
             taps = _taps(x, kernels[name], call, limit)
@@ -90,7 +99,7 @@ class Evidence:
         with torch.no_grad():
             for batch in self.inputs:
                 watched(self.module, (batch,), kernels, beside)
-        return {name: _finished(sums) for name, sums in found.items()}
+        return {name: _finished(sums) for name, sums in found.items() if len(ways[name]) == 1}
 
     @cached_property
     def slopes(self) -> dict[str, Tensor]:
@@ -139,6 +148,12 @@ class Evidence:
         return total
 
 
+def _weight_of(call: Call) -> Tensor:
+    """The weight that the operator multiplies with."""
+    weight: Tensor = call.args[2 if str(call.func.overloadpacket) == "aten.addmm" else 1]
+    return weight
+
+
 def _added(old: _Sums | None, x: Tensor, taps: Tensor) -> _Sums:
     """Add rows x (rows, c), and what taps read (rows, c), to the sums."""
     alive = (x != 0).double().sum(0)
@@ -151,7 +166,13 @@ def _added(old: _Sums | None, x: Tensor, taps: Tensor) -> _Sums:
 
 
 def _gradients(loss: Tensor, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-    found: tuple[Tensor | None, ...] = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    try:
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    except RuntimeError as error:  # the user's code detaches, or recomputes in a way that takes no such gradients
+        raise UsageError(
+            f"no gradient comes back through the network: {' '.join(str(error).split())[:160]}",
+            fix="use --importance reconstruction or activation, which need none",
+        ) from error
     return {name: g.detach() for name, g in zip(parameters, found, strict=True) if g is not None}
 
 

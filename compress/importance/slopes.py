@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.graph.modules import quiet_module, set_mode
 from compress.graph.trace import tensors_in
+from compress.graph.watch import Names
 
 SEED = 0
 DRAWS = 2  # classes drawn for each input
@@ -94,7 +95,7 @@ class _Backward(TorchDispatchMode):
     def __init__(self, kernels: Mapping[str, Tensor], share: float) -> None:
         """`share` is what one input counts."""
         super().__init__()
-        self.names = {t.data_ptr(): name for name, t in kernels.items() if t.numel()}
+        self.names = Names(kernels)
         self.shapes = {name: t.shape for name, t in kernels.items()}
         self.share = share
         self.found: dict[str, Tensor] = {}
@@ -113,7 +114,7 @@ class _Backward(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def _note(self, slope: Tensor, weight: Tensor, dim: int) -> None:
-        name = self.names.get(weight.data_ptr())
+        name = self.names.of(weight)
         if name is None:
             return
         rows = slope.detach().movedim(dim, -1).flatten(0, -2)
@@ -122,4 +123,6 @@ class _Backward(TorchDispatchMode):
             share *= len(rows) / ROWS
             rows = rows[torch.randint(len(rows), (ROWS,), generator=self.generator).to(rows.device)]
         moment = (rows.mT @ rows).double() * share
+        if name in self.found and self.found[name].shape != moment.shape:
+            return  # used turned round as well: how it was met first counts
         self.found[name] = self.found[name] + moment if name in self.found else moment

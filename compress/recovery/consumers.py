@@ -132,7 +132,7 @@ def _consumer(
     op = ops[0]
     convolution = op.name.endswith("convolution")
     transposed, groups, _ = _way(op)
-    if transposed and groups > 1:
+    if (transposed and groups > 1) or any(_loses_rows(op, sizes) for op in ops):
         return None
     inputs = int(not transposed) if convolution else int(turned)
     mine = kept.get(name, {})
@@ -146,6 +146,14 @@ def _consumer(
     sliding = Sliding.of(analysis.shapes[name][2:], arguments(op)) if convolution and not transposed else None
     kept_in, kept_out = mine.get(inputs), mine.get(1 - inputs)
     return Consumer(name, inputs, groups, len(ops), convolution, sliding, entering, kept_in, kept_out, None, None, 1)
+
+
+def _loses_rows(op: Op, sizes: Sizes) -> bool:
+    """Whether a matrix is multiplied with what has fewer rows after the cut: another weight (low-rank updates)."""
+    if op.name.endswith("convolution"):
+        return False
+    reads = op.args[int(op.name == "aten.addmm")]
+    return isinstance(reads, Ref) and sizes.after(reads.value)[0] != sizes.shapes[reads.value][0]
 
 
 def _with_shift(

@@ -132,6 +132,11 @@ def _weight_reads(c: Couplings, weight: int, labels: np.ndarray | None, makes: n
         c.consumes(labels, makes)
 
 
+def _is_made(c: Couplings, labels: np.ndarray | None) -> bool:
+    """Whether a weight has made these channels."""
+    return labels is not None and any(bool(np.isin(labels.flat[:1], makes).all()) for _, makes in c.maps)
+
+
 def product(c: Couplings, left: int, right: int, out: int, *, batch: int) -> None:
     """left (*batch, n, k) @ right (*batch, k, m) -> out (*batch, n, m)."""
     n, k_left, k_right, m = batch, batch + 1, batch, batch + 1
@@ -141,8 +146,9 @@ def product(c: Couplings, left: int, right: int, out: int, *, batch: int) -> Non
     c.part(right, m)
     one, two = c.labels(left, k_left), c.labels(right, k_right)
     c.tie(one, two, "multiplied with a fixed dimension")
-    for operand, labels, other in ((left, one, n), (right, two, m)):
-        _weight_reads(c, operand, labels, c.labels(operand, other) if operand in c.const else None)
+    for operand, labels, other, partner in ((left, one, n, right), (right, two, m, left)):
+        if not (partner in c.const and _is_made(c, labels)):  # queries from a table are no weight, though constant
+            _weight_reads(c, operand, labels, c.labels(operand, other) if operand in c.const else None)
     blocks = []
     for d in range(batch):
         a, b = c.labels(left, d), c.labels(right, d)
