@@ -229,9 +229,25 @@ def test_accuracy_is_won_back_around_layers(name: str) -> None:
             cut = compress.slim(
                 net, images[:2], percent=0.4, round_to=1, scope="layer", calibration=images, recover=recover
             )
-            errors.append(float((cut.model(images) - want).norm() / (want - want.mean(0)).norm()))
+            got = torch.cat([cut.model(two) for two in images.split(2)])
+            errors.append(float((got - want).norm() / (want - want.mean(0)).norm()))
     assert errors[0] < 1.0
     assert errors[0] < 0.5 * errors[1]
+
+
+def test_a_graph_of_one_batch_size_is_told_and_judged_by_it() -> None:
+    """`len(x)` is a number in an exported graph: where a graph is delivered, it takes the example's batch only."""
+    torch.manual_seed(0)
+    net, images = Between(queried()).eval(), torch.randn(16, 3, 12, 12)
+    labels = torch.randint(4, (16,))
+    done = compress.slim(
+        net, images[:2], percent=0.4, round_to=1, scope="layer", importance="l2",
+        calibration=images, data=(images, labels),
+    )  # fmt: skip
+    assert not isinstance(done.model, Between)
+    assert "takes batches of 2 only" in done.report.delivered_why
+    assert done.report.accuracy_pruned is not None
+    assert done.report.accuracy_pruned.images == 16
 
 
 def test_gradients_that_do_not_come_back_are_told() -> None:

@@ -21,7 +21,7 @@ from compress.evaluation.judge import judge
 from compress.evaluation.stages import final
 from compress.pipeline.asking import cut_options
 from compress.pipeline.latency import rounded
-from compress.pipeline.making import Images, made
+from compress.pipeline.making import Images, as_delivered, made
 from compress.pipeline.opening import rounding
 from compress.pipeline.options import SlimOptions
 from compress.pipeline.shortening import take_out
@@ -77,7 +77,15 @@ def cut_in_memory(model: nn.Module, example_input: Tensor | tuple[Any, ...], key
         cut, Source(name=name, kind="module", input_shape=first), clock.seconds, gone.options, rounded(cut, block)
     )
     if data is not None:
-        judged = judge(network, cut.delivered.module, cut.masked, data, told, options.seed, reached=final(stages))
+        judged = judge(
+            as_delivered(network, cut),
+            cut.delivered.module,
+            cut.masked,
+            data,
+            told,
+            options.seed,
+            reached=final(stages),
+        )
         report = replace(report, **judgement(judged))
     oversize = missed(gone.options.budget, network, cut.delivered.module)
     report = replace(report, **done.figures, warnings=(*report.warnings, *oversize))

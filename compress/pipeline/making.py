@@ -78,7 +78,7 @@ def job_of(gone: Gone, images: Images, how: Tuning) -> Job:
                 how.told,
                 how.clock,
                 data=data,
-                fixed=fixed,
+                fixed=cut.delivered.batch if fixed is None else fixed,
                 seed=options.seed,
                 shortened=first and gone.result is not None,
                 wanted=gone.full.module,
@@ -101,6 +101,11 @@ def job_of(gone: Gone, images: Images, how: Tuning) -> Job:
         clock=how.clock,
         dynamic_batch=network.dynamic_batch,
     )
+
+
+def as_delivered(network: Network, cut: Cut) -> Network:
+    """The network with the batch sizes that both it and what was cut out of it take."""
+    return network if cut.delivered.batch is None else replace(network, dynamic_batch=False)
 
 
 def measure_of(asked: Bound, network: Network, images: Images, how: Tuning) -> Measure:

@@ -24,7 +24,7 @@ from compress.measure.size import file_bytes
 from compress.pipeline.asking import cut_options
 from compress.pipeline.deploy import Deploying, deploy, int8_inputs
 from compress.pipeline.latency import rounded
-from compress.pipeline.making import Images, made
+from compress.pipeline.making import Images, as_delivered, made
 from compress.pipeline.opening import opened, read, rounding
 from compress.pipeline.options import SlimOptions
 from compress.pipeline.shortening import take_out
@@ -66,6 +66,7 @@ def _slim(options: SlimOptions, team: Team, told: Progress) -> SlimReport:
         images = replace(images, inputs=inputs, labels=labels)
     done = made(gone, images, Tuning(options, tuning, team, told, clock))
     cut, stages, after = done.cut, done.stages, done.cut.delivered.module
+    network = as_delivered(network, cut)
     lowering = inputs if learned is not None else int8_inputs(network, options, data)
     options = options if team.main else silenced(options)
     with clock.stage("evaluate"):

@@ -14,18 +14,22 @@ from compress.core.types import Plan, Verdict
 from compress.graph.analyse import Analysis
 from compress.surgery.agreement import Progress
 from compress.surgery.module import cut_module
-from compress.surgery.program import cut_graph, graph_of
+from compress.surgery.program import cut_graph, fixed_batch, graph_of
 from compress.surgery.verify import verify as check
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The cut network: `own` if it is the user's class, `why` (not) so; `verdict` None if unchecked."""
+    """The cut network: `own` if it is the user's class, `why` (not) so; `verdict` None if unchecked.
+
+    `batch` is the only batch size that its graph takes; None where it takes any, or is as the network was.
+    """
 
     module: nn.Module
     own: bool
     why: str
     verdict: Verdict | None
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,10 @@ def as_rewritten(
             f"size, more than {verdict.tolerance:g}; nothing was written",
             fix="protect the layers in question with --keep, and report this network",
         )
-    return Delivered(rewritten, False, why, verdict)
+    batch = fixed_batch(graph) if dynamic_batch else None
+    if batch is not None:
+        why += f"; its graph takes batches of {batch} only, since the code makes a number of their size (`len(x)`)"
+    return Delivered(rewritten, False, why, verdict, batch)
 
 
 def deliver(

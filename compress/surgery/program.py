@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, export
+from torch.fx.experimental.symbolic_shapes import free_symbols
 from torch.utils import _pytree as pytree
 
 from compress.core.errors import TraceError, first_line
@@ -89,6 +90,18 @@ def graph_of(module: nn.Module, example: tuple[Any, ...], *, dynamic_batch: bool
                 failure = error
     assert failure is not None
     raise TraceError(f"torch.export cannot trace the network: {first_line(failure)}") from failure
+
+
+def fixed_batch(graph: fx.GraphModule) -> int | None:
+    """The batch size that an exported graph is bound to; None where it takes any, or no tensor says.
+
+    A graph of `graph_of` knows of its first input whether the first extent is a number or a symbol.
+    """
+    inputs = (node.meta.get("val") for node in graph.graph.nodes if node.op == "placeholder")
+    first = next((value for value in inputs if isinstance(value, Tensor) and value.dim()), None)
+    if first is None or free_symbols(first.shape[0]):
+        return None
+    return int(first.shape[0])
 
 
 def cut_graph(graph: fx.GraphModule, example: tuple[Any, ...], plan: Plan) -> tuple[fx.GraphModule, Analysis]:
