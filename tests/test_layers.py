@@ -16,7 +16,7 @@ import compress
 from compress.core.budgets import Percent
 from compress.core.choosing import Scope
 from compress.core.clock import Clock
-from compress.core.errors import UsageError
+from compress.core.errors import TraceError, UsageError
 from compress.surgery.network import cut_network
 from compress.surgery.planned import Cut, CutOptions
 from tests.zoo.harness import Net, cut_both, randomised
@@ -287,6 +287,16 @@ def test_the_size_of_a_sampling_grid_is_no_shape_of_its_result() -> None:
     assert outcome.why_not is None
     assert len(outcome.plan.keep["first.weight"][0]) < C
     assert outcome.worst < 1e-12
+
+
+def test_a_network_that_neither_follows_nor_exports_says_both() -> None:
+    """Rounding to steps that are told in float32 only: neither way is open, and the error tells of each."""
+    layer = Net(lambda n, x: torch.fake_quantize_per_channel_affine(n.conv(x), n.steps, n.zeros, 1, -128, 127))
+    layer.conv, zeros = nn.Conv2d(C, C, 1), torch.zeros(C, dtype=torch.int32)
+    for name, tensor in (("steps", torch.rand(C) / 9 + 0.1), ("zeros", zeros)):
+        layer.register_buffer(name, tensor)
+    with pytest.raises(TraceError, match=r"torch\.export cannot trace .*; and the own class cannot be delivered: "):
+        halved(layer)
 
 
 def test_what_is_resized_for_its_own_ends_pins_and_nothing_breaks() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
-from compress.core.errors import CompressError, ExactnessError, first_line
+from compress.core.errors import CompressError, ExactnessError, TraceError, first_line
 from compress.core.types import Plan, Verdict
 from compress.graph.analyse import Analysis
 from compress.surgery.agreement import Progress
@@ -87,7 +87,10 @@ def as_rewritten(
     Raises ExactnessError where it does not compute what the masked original computes, TraceError where it cannot be
     exported.
     """
-    graph = graph_of(module, example, dynamic_batch=dynamic_batch)
+    try:
+        graph = graph_of(module, example, dynamic_batch=dynamic_batch)
+    except TraceError as error:
+        raise TraceError(f"{error.what}; and the own class cannot be delivered: {why}", fix=error.fix) from error
     rewritten, _ = cut_graph(graph, example, plan)
     verdict = check(module, rewritten, example, analysis, dead) if verify else None
     if verdict is not None and not verdict.exact:
