@@ -97,9 +97,24 @@ def in_place(x: Tensor) -> Tensor:
     return scores @ y.index_fill(1, torch.tensor([2]), 0.25) + scores.diagonal(dim1=1, dim2=2)[..., None] * x
 
 
-@pytest.mark.parametrize(
-    "middle", [added_by_expert, in_place, masked_out, moved_tokens, best_tokens, summed_by_kind, put_back, filtered]
-)
+def strongest(x: Tensor) -> Tensor:
+    """Weigh tokens by their largest and smallest channel; where it was is found too, and read by nothing."""
+    return x * x.max(dim=-1, keepdim=True)[0].sigmoid() - torch.min(x, 2)[0][..., None] + x.max() * 0.1
+
+
+def products(x: Tensor) -> Tensor:
+    """Multiply matrices by vectors, and vectors by vectors, along the channels."""
+    rows = torch.stack([torch.mv(a, b) for a, b in zip(x, x[:, 0], strict=True)])
+    return x * rows[..., None] * torch.dot(x[0, 0], x[0, 1])
+
+
+LEFT_FREE = [
+    strongest, products, added_by_expert, in_place, masked_out, moved_tokens, best_tokens, summed_by_kind, put_back,
+    filtered,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("middle", LEFT_FREE)
 def test_channels_pass_through(middle: Callable[[Tensor], Tensor]) -> None:
     """Whatever happens along the tokens, the channels stay free, and the cut is exact."""
     torch.manual_seed(0)

@@ -60,6 +60,15 @@ class Names:
         return None
 
 
+def weight_of(call: Call) -> Any:
+    """The tensor that names what a watched operator reads: a layer's weight, or a batch norm's running mean."""
+    return _argument(call, _PLACES[str(call.func.overloadpacket)][1])
+
+
+def _argument(call: Call, at: int) -> Any:
+    return call.args[at] if at < len(call.args) else None
+
+
 Beside = Callable[[str, int, Tensor, Call], Any]
 
 
@@ -91,7 +100,7 @@ class Watch(TorchDispatchMode):
         places = _PLACES.get(str(call.func.overloadpacket))
         if places is None:
             return None
-        reads, named = (call.args[at] if at < len(call.args) else None for at in places)
+        reads, named = _argument(call, places[0]), weight_of(call)
         name = self.names.of(named) if isinstance(named, Tensor) else None
         return (name, reads) if name is not None and isinstance(reads, Tensor) else None
 

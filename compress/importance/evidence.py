@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from compress.core.errors import UsageError
 from compress.graph.modules import quiet_module, set_mode, tensors_of
-from compress.graph.watch import Call, watched
+from compress.graph.watch import Call, watched, weight_of
 from compress.importance.slopes import NoSlopes, slopes
 
 ROWS = 16_384  # places that a layer is sampled at, over all batches
@@ -87,7 +87,7 @@ class Evidence:
             """Add what the weight reads to its sums, then run the operator."""
             del use
             way = str(call.func.overloadpacket).endswith("convolution") and bool(call.args[6])
-            ways.setdefault(name, set()).add((way, _weight_of(call).shape))
+            ways.setdefault(name, set()).add((way, weight_of(call).shape))
             if len(ways[name]) > 1:
                 return call()
             limit = max(int(ROWS * share), 16)
@@ -146,12 +146,6 @@ class Evidence:
                     square = gradient.square() / len(inputs)
                     total[name] = total[name] + square if name in total else square
         return total
-
-
-def _weight_of(call: Call) -> Tensor:
-    """The weight that the operator multiplies with."""
-    weight: Tensor = call.args[2 if str(call.func.overloadpacket) == "aten.addmm" else 1]
-    return weight
 
 
 def _added(old: _Sums | None, x: Tensor, taps: Tensor) -> _Sums:

@@ -96,7 +96,6 @@ class _Backward(TorchDispatchMode):
         """`share` is what one input counts."""
         super().__init__()
         self.names = Names(kernels)
-        self.shapes = {name: t.shape for name, t in kernels.items()}
         self.share = share
         self.found: dict[str, Tensor] = {}
         self.generator = torch.Generator().manual_seed(SEED)

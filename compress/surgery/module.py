@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from compress.core.collector import uncollected
 from compress.graph.analyse import Analysis
-from compress.graph.modules import quiet_module
+from compress.graph.modules import quiet_module, walk
 from compress.graph.positions import all_renumbered
 from compress.surgery.agreement import Progress
 from compress.surgery.attributes import refresh_bare_norms, refresh_layers
@@ -64,7 +64,7 @@ def _computed(module: nn.Module) -> dict[int, Tensor]:
 
     The weights of `nn.utils.weight_norm` are such, which every run computes anew.
     """
-    kept = [item for part in module.modules() for item in vars(part).values() if isinstance(item, Tensor)]
+    kept = [item for _, part in walk(module) for item in vars(part).values() if isinstance(item, Tensor)]
     return {id(t): t.detach().clone() for t in kept if not t.is_leaf}
 
 
