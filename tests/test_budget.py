@@ -16,7 +16,8 @@ from compress.budget.choice import Choice, Problem, choose
 from compress.core.budgets import Percent
 from compress.core.choosing import Scope
 from compress.core.errors import PlanError, UsageError
-from compress.core.types import Group, Member
+from compress.core.members import Members, Slots
+from compress.core.types import Group
 from compress.graph.analyse import Analysis, analyse
 from compress.graph.costs import costs, macs, norm_scales
 from compress.importance import Weights, default_criterion, score
@@ -103,8 +104,9 @@ def test_criterion_without_batch_norm() -> None:
 
 def _group(name: str, size: int, first: int, *, width: int = 1, pinned: tuple[str, ...] = ()) -> Group:
     rows = np.arange(size * width).reshape(size, width)
-    member = Member(f"{name}.weight", 0, rows, produces=True)
-    return Group(name, (member,), np.arange(first, first + size), pinned)
+    slots = Slots(((f"{name}.weight", 0),), np.array([0]), np.array([rows.size]))
+    members = Members(slots, np.zeros(width, dtype=np.int64), rows, np.zeros(width, dtype=bool))
+    return Group(name, members, np.arange(first, first + size), pinned)
 
 
 GROUPS = [_group("a", 20, 100), _group("b.c", 33, 200), _group("b.d", 7, 300), _group("e", 9, 400, pinned=("why",))]

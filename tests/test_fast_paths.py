@@ -16,7 +16,8 @@ from compress.budget import Limits, Problem
 from compress.budget.percent import _of_many, _of_one
 from compress.core.choosing import Scope
 from compress.core.collector import uncollected
-from compress.core.types import Group, Member
+from compress.core.members import Members, Slots
+from compress.core.types import Group
 from compress.graph.analyse import _components, analyse
 from compress.graph.couplings import at_first, varies
 from compress.graph.trace import trace
@@ -56,7 +57,8 @@ def test_kept_indices_are_those_of_every_dimension() -> None:
 @pytest.mark.parametrize("target", [0, 1, 3, 6, 9, 20])
 def test_one_group_alone_is_cut_as_block_by_block(step: int, target: int) -> None:
     """Without looking at the blocks one by one, a group alone in its pool loses the same channels."""
-    group = Group("g", (Member("w", 0, np.arange(13)[:, None], produces=True),), np.arange(13))
+    slots = Slots((("w", 0),), np.array([0]), np.array([13]))
+    group = Group("g", Members(slots, np.array([0]), np.arange(13)[:, None], np.array([False])), np.arange(13))
     scores = {"g": np.random.default_rng(0).random(13)}
     problem = Problem(None, [group], scores, Limits(round_to=step), Scope.LAYER)  # type: ignore[arg-type]
     plain = _of_many(problem, [0], target)

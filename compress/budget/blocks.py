@@ -80,6 +80,8 @@ def makes(group: Group, pattern: str) -> bool:
 
 def unit(group: Group, round_to: int) -> int:
     """How many channels make one multiple: a channel that is several indices wide (a head) brings its own factor."""
+    if round_to == 1:
+        return 1
     widths = [m.indices.shape[1] for m in group.members if m.produces] or [1]
     return round_to // math.gcd(round_to, min(widths))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from compress.core.choosing import Attention
 from compress.core.deploying import Precision
@@ -14,6 +14,8 @@ from compress.core.errors import PlanError
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
+
+    from compress.core.members import Members
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,21 +68,6 @@ class Network:
     notes: tuple[str, ...] = ()
 
 
-class Member(NamedTuple):  # a dense network has ten thousand, which a frozen dataclass makes three times as slowly
-    """One dimension of one parameter that a group's channels occupy.
-
-    `indices` is an int64 array of shape (channels, m): channel c is the m slices `indices[c]` of
-    dimension `dim`. Rows are sorted; m is 1 for a plain convolution, 49 after a 7 x 7 flatten.
-    `produces` is True where the slices hold what computes the channel (a filter, a bias, a norm's scale), False
-    where they hold what reads it (a consumer's input columns).
-    """
-
-    parameter: str
-    dim: int
-    indices: np.ndarray
-    produces: bool
-
-
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why channels must stay: in words, the operator that asks for it, and its module and source line ("" for none).
@@ -107,7 +94,7 @@ class Group:
     """
 
     name: str
-    members: tuple[Member, ...]
+    members: Members
     labels: np.ndarray
     pinned: tuple[Reason, ...] = ()
 

@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from compress.core.choosing import Attention
+from compress.core.members import Slots
 from compress.core.types import Group
 from compress.graph.couplings import Couplings, Layout, at_first, label_parameters, operands, varies
 from compress.graph.groups import find_groups
@@ -26,15 +27,6 @@ from compress.graph.rules.table import rule_of
 from compress.graph.trace import Op, Trace, trace
 
 ParameterLabels = Mapping[str, tuple[np.ndarray | None, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """Every labelled (parameter, dimension), with its first label and the one past its last: they are consecutive."""
-
-    names: tuple[tuple[str, int], ...]
-    starts: np.ndarray
-    ends: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -240,12 +232,18 @@ def _by_runs(c: Couplings) -> tuple[np.ndarray, list[Tie]]:
             half.append((j, one))
         else:
             rest.append((one, two))
+    holders: dict[int, int] = {}
+    for run, labels in half:  # what is tied to the same labels is tied
+        i, j = root(run), root(holders.setdefault(id(labels), run))
+        parent[max(i, j)] = min(i, j)
     places: dict[int, np.ndarray] = {}
     for i, labels in half:
         at = root(i)
+        if places.get(at) is labels:
+            continue
         if at not in places and labels.max() < runs[at].item(0):
             places[at] = labels
-        elif places.get(at) is not labels:
+        else:
             rest.append((runs[at], labels))
     component = np.zeros(c.count, dtype=np.int64)
     spans = [slice(start := run.item(0), start + run.size) for run in runs]

@@ -131,11 +131,14 @@ class Couplings:
             self.pin(one if two is None else two, why)
         elif one is not two:
             one, two = one if one.ndim == 1 else one.ravel(), two if two.ndim == 1 else two.ravel()
-            if not (one.all() and two.all()):
+            if not (self._all_free(one) and self._all_free(two)):
                 free = (one != 0) & (two != 0)
                 self.pin(np.maximum(one, two)[~free], FIXED_PARTNER)
                 one, two = one[free], two[free]
             self.ties.append((one, two))
+
+    def _all_free(self, labels: np.ndarray) -> bool:
+        return id(labels) in self.runs or bool(labels.all())
 
     def pin(self, labels: np.ndarray | None, why: str) -> None:
         """These labels stay."""

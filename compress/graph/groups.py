@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.core.types import Group, Member, Reason
+from compress.core.members import Members, Slots
+from compress.core.types import Group, Reason
 from compress.graph.couplings import Pin
 from compress.graph.stretches import Stretches, stretches
 
@@ -32,13 +32,13 @@ def pinned_components(analysis: Analysis) -> np.ndarray:
 
 def find_groups(analysis: Analysis) -> tuple[Group, ...]:
     """Gather the channels of every component into groups, in the order of the network's parameters."""
-    names, starts, ends = _slots(analysis)
-    if not names:
+    slots = _slots(analysis)
+    if not slots.names:
         return ()
     fixed = pinned_components(analysis)
-    found = stretches(analysis.component, starts, ends, fixed)
+    found = stretches(analysis.component, slots.starts, slots.ends, fixed)
     # Channels with the same parameter dimensions, equally often, have the same sum of random 64-bit words.
-    words = np.random.default_rng(0).integers(1, 2**63, size=len(names), dtype=np.uint64)
+    words = np.random.default_rng(0).integers(1, 2**63, size=len(slots.names), dtype=np.uint64)
     signature = np.zeros(len(found.first), dtype=np.uint64)
     np.add.at(signature, found.run, words[found.slot])
     signature[fixed[found.first]] ^= np.uint64(1 << 63)  # pinned channels never share a group with free ones
@@ -51,25 +51,24 @@ def find_groups(analysis: Analysis) -> tuple[Group, ...]:
     place[by_group] = np.arange(len(by_group))
     order = np.argsort(place[found.run], kind="stable")  # those of one run are in order already
     slot, label = found.slot[order], found.label[order]
-    position = label - starts[slot]
     reads, reasons = _marked(analysis, analysis.couplings.consumed)[label], _Reasons(analysis)
     groups, at, used = [], 0, 0
     for count in counts.tolist():
         here = by_group[at : at + count]
         width = int(lengths[here[0]])  # equal signatures have equal lengths
         row = slice(used, used + width)
-        ids, positions = _spread(found, here, position[used : used + count * width].reshape(count, width))
-        parts = _members(names, slot[row], reads[row], positions)
-        why = reasons.of(ids, parts) if fixed[ids[0]] else ()
-        if not why and len(parts) == 1 and not _reached(analysis, parts[0]):
+        ids, labels = _spread(found, here, label[used : used + count * width].reshape(count, width))
+        members = Members(slots, slot[row], labels, reads[row])
+        why = reasons.of(ids, members) if fixed[ids[0]] else ()
+        if not why and len(members) == 1 and not _reached(analysis, members):
             why = (Reason("the example does not reach it"),)
-        groups.append(Group(_name(parts), parts, ids, why))
+        groups.append(Group(members.maker.rpartition(".")[0] or members.maker, members, ids, why))
         at, used = at + count, used + count * width
     return tuple(_unique(groups))
 
 
-def _slots(analysis: Analysis) -> tuple[list[tuple[str, int]], np.ndarray, np.ndarray]:
-    """The dimensions of parameters that hold channels: parameter and dimension, the first label, the one past the last.
+def _slots(analysis: Analysis) -> Slots:
+    """The dimensions of parameters that hold channels.
 
     Extents of kernels are no channels: they all stay, and no group holds them.
     """
@@ -78,49 +77,32 @@ def _slots(analysis: Analysis) -> tuple[list[tuple[str, int]], np.ndarray, np.nd
     owners = np.searchsorted(found.starts, extents[extents < analysis.couplings.parameter_labels], side="right") - 1
     counts = np.bincount(owners[owners >= 0], minlength=len(found.starts))
     taken = np.flatnonzero(counts < found.ends - found.starts)
-    return [found.names[i] for i in taken.tolist()], found.starts[taken], found.ends[taken]
+    return Slots(tuple([found.names[i] for i in taken.tolist()]), found.starts[taken], found.ends[taken])
 
 
-def _spread(found: Stretches, runs: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The channels of `runs`, and for each its indices in all places: `position` (runs, places) has those of the first.
+def _spread(found: Stretches, runs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The channels of `runs`, and for each its labels in all places: `label` (runs, places) has those of the first.
 
     The result is laid out place by place, which is how it is read.
     """
     sizes = found.size[runs]
     before = np.cumsum(sizes) - sizes
     within = np.arange(sizes.sum()) - np.repeat(before, sizes)
-    return np.repeat(found.first[runs], sizes) + within, (np.repeat(position.T, sizes, axis=1) + within).T
+    return np.repeat(found.first[runs], sizes) + within, (np.repeat(label.T, sizes, axis=1) + within).T
 
 
-def _members(
-    slots: Sequence[tuple[str, int]], here: np.ndarray, reads: np.ndarray, positions: np.ndarray
-) -> tuple[Member, ...]:
-    """`here` are the slots of one channel, sorted; `positions` (channels, slots) the indices of all of them."""
-    starts = np.flatnonzero(np.r_[True, here[1:] != here[:-1]])
-    numbers, read = here[starts].tolist(), reads[starts].tolist()
-    bounds = itertools.pairwise([*starts.tolist(), len(here)])
-    return tuple(
-        [
-            Member(slots[number][0], slots[number][1], positions[:, a:b], not consumed)
-            for number, consumed, (a, b) in zip(numbers, read, bounds, strict=True)
-        ]
-    )
-
-
-def _reached(analysis: Analysis, alone: Member) -> bool:
+def _reached(analysis: Analysis, alone: Members) -> bool:
     """Whether channels that only one parameter holds go anywhere.
 
     Rows of a table that this example is too short for do not, and a longer one needs them.
     """
-    labels = analysis.parameters[alone.parameter][alone.dim]
-    assert labels is not None
-    wanted = labels[alone.indices.ravel()]
+    wanted = alone.labels.ravel()
     for recorded, layouts in zip(analysis.traces, analysis.layouts, strict=True):
-        own = recorded.parameters.get(alone.parameter)
+        own = recorded.parameters.get(alone.maker)
         for value, blocks in layouts.items():
             if value != own and any(np.isin(wanted[:1], array).any() for _, array in blocks):
                 return True
-    return not alone.produces
+    return bool(alone.reads[0])
 
 
 def _marked(analysis: Analysis, these: Sequence[np.ndarray]) -> np.ndarray:
@@ -129,12 +111,6 @@ def _marked(analysis: Analysis, these: Sequence[np.ndarray]) -> np.ndarray:
     for labels in these:
         marked[labels] = True
     return marked
-
-
-def _name(parts: Sequence[Member]) -> str:
-    """Name a group after the first layer that produces its channels."""
-    first = next((m for m in parts if m.produces), parts[0])
-    return first.parameter.rpartition(".")[0] or first.parameter
 
 
 def _unique(groups: Sequence[Group]) -> list[Group]:
@@ -159,13 +135,13 @@ class _Reasons:
         for i in reversed(range(len(self.pins))):
             self.first[analysis.component[self.pins[i].labels]] = i
 
-    def of(self, channels: np.ndarray, parts: Sequence[Member]) -> tuple[Reason, ...]:
+    def of(self, channels: np.ndarray, members: Members) -> tuple[Reason, ...]:
         """Different reasons, at most three."""
         found: dict[Reason, None] = {}
         for i in np.unique(self.first[channels]):
             if i >= 0:
                 found[_told(self.pins[i])] = None
-        if any(m.parameter in self.unused for m in parts):
+        if any(m.parameter in self.unused for m in members):
             found[Reason("no forward pass reads it")] = None
         return tuple(found)[:3] or (Reason("tied to a fixed dimension"),)
 

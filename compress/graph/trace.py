@@ -124,7 +124,7 @@ class Recorder(TorchDispatchMode):
         self.trace = trace
         self.names = names
         self.seen = seen
-        self.numbers: dict[int, int] = {}
+        self.numbers: dict[int, Ref] = {}
         self.known: dict[int, Tensor | weakref.ref[Tensor]] = {}
         self.path: list[str] = [""]
 
@@ -133,9 +133,9 @@ class Recorder(TorchDispatchMode):
         key = id(tensor)
         found = self.numbers.get(key)
         if found is not None:
-            return found
+            return found.value
         value = len(self.trace.shapes)
-        self.numbers[key] = value
+        self.numbers[key] = Ref(value)
         # An id is only unique while its object lives. Meta tensors cost nothing to keep; others are forgotten in time.
         self.known[key] = tensor if tensor.is_meta else weakref.ref(tensor, lambda _: self._forget(key))
         self.trace.shapes.append(tuple(tensor.shape))
@@ -162,13 +162,14 @@ class Recorder(TorchDispatchMode):
         if kind is Tensor or isinstance(item, Tensor):
             found = self.numbers.get(id(item))
             if found is None:
-                found = self.number(item)
+                value = self.number(item)
                 if item.dim() == 1 and not item.is_meta:
-                    self.trace.constants[found] = item  # nothing made it: its values are the network's own
-            return Ref(found)
+                    self.trace.constants[value] = item  # nothing made it: its values are the network's own
+                found = self.numbers[id(item)]
+            return found
         if isinstance(item, (list, tuple)):
             known = self.numbers  # what has a number is a tensor that lives, and nothing else has its id
-            return [Ref(known[id(part)]) if id(part) in known else self._ref(part) for part in item]
+            return [known.get(id(part)) or self._ref(part) for part in item]
         return item
 
     @classmethod

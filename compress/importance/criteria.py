@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compress.core.errors import PlanError, UsageError
+from compress.core.members import Slots
 from compress.core.registry import Registry
 from compress.core.types import Group
 from compress.importance.evidence import Evidence
@@ -31,11 +31,28 @@ class Weights:
     norm_scales: frozenset[str]
     evidence: Evidence | None = None
     _cache: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict)
+    _ranks: dict[Slots, np.ndarray] = field(default_factory=dict)
+    _sums: dict[tuple[Slots, int, int], np.ndarray] = field(default_factory=dict)
 
-    @cached_property
-    def wide(self) -> frozenset[str]:
-        """Names of the parameters of two dimensions or more."""
-        return frozenset(n for n, t in self.tensors.items() if isinstance(t, nn.Parameter) and t.dim() > 1)
+    def rank(self, name: str) -> int:
+        """How much a tensor's size tells: 2 of a kernel (two dimensions or more), 1 of another parameter, else 0."""
+        tensor = self.tensors.get(name)
+        return min(tensor.dim(), 2) if isinstance(tensor, nn.Parameter) else 0
+
+    def ranks(self, slots: Slots) -> np.ndarray:
+        """The rank of every slot's tensor."""
+        if slots not in self._ranks:
+            self._ranks[slots] = np.array([self.rank(name) for name, _ in slots.names])
+        return self._ranks[slots]
+
+    def sums(self, slots: Slots, order: int, rank: int) -> np.ndarray:
+        """`norms` of the slots of this rank, one after the other as their labels lie: (labels,) float64."""
+        key = slots, order, rank
+        if key not in self._sums:
+            found = self._sums[key] = np.zeros(slots.ends[-1])
+            for number in np.flatnonzero(self.ranks(slots) == rank).tolist():
+                found[slots.starts[number] : slots.ends[number]] = self.norms(*slots.names[number], order)
+        return self._sums[key]
 
     def norms(self, name: str, dim: int, order: int) -> np.ndarray:
         """Sum of |w|**order over all but `dim`, (size of dim,) float64."""

@@ -10,29 +10,33 @@ import zlib
 
 import numpy as np
 import torch
-from torch import nn
 
-from compress.core.types import Group, Member
+from compress.core.members import Member
+from compress.core.types import Group
 from compress.importance.criteria import Weights, criterion
 
 
 def kernels(group: Group, weights: Weights) -> list[Member]:
     """Members that are kernels (two dimensions or more); all parameters where the group has none."""
-    wide = weights.wide
-    found = [m for m in group.members if m.parameter in wide]
-    return found or [m for m in group.members if isinstance(weights.tensors[m.parameter], nn.Parameter)]
+    ranks = [weights.rank(m.parameter) for m in group.members]
+    return [m for m, rank in zip(group.members, ranks, strict=True) if rank == max(ranks) > 0]
 
 
 def _magnitude(group: Group, weights: Weights, order: int) -> np.ndarray:
-    members = kernels(group, weights)
-    if not members:
+    members = group.members
+    ranks = weights.ranks(members.slots)[members.slot]
+    best = int(ranks.max())
+    if not best:
         return np.zeros(group.size)
-    taken = [weights.norms(m.parameter, m.dim, order)[m.indices.T] for m in members]  # each (m, channels)
-    starts = np.cumsum([0, *(len(part) for part in taken[:-1])])
-    each = np.add.reduceat(np.concatenate(taken), starts)  # a member may hold several indices of a channel
+    places = np.flatnonzero(ranks == best)  # those of kernels; of all parameters where the group has none
+    slot = members.slot[places]
+    each = weights.sums(members.slots, order, best)[members.labels.T[places]]  # (places, channels)
+    starts = np.flatnonzero(np.r_[True, slot[1:] != slot[:-1]])
+    if len(starts) < len(places):
+        each = np.add.reduceat(each, starts)  # a member may hold several indices of a channel
     each = each if order == 1 else np.sqrt(each)
-    means = each.mean(axis=1, keepdims=True)
-    total: np.ndarray = (each / np.where(means > 0, means, 1.0)).sum(axis=0)
+    means = each.mean(axis=1)
+    total: np.ndarray = (1 / np.where(means > 0, means, 1.0)) @ each
     mean = total.mean()
     return total / mean if mean > 0 else total
 

@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.core.types import Group, Member
+from compress.core.members import Member
+from compress.core.types import Group
 from compress.importance.activity import readers
 from compress.importance.criteria import Weights, criterion
 from compress.importance.evidence import Evidence, Reads

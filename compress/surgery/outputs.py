@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.core.errors import PlanError, UsageError
-from compress.core.types import Group, Member
+from compress.core.members import Members, Slots
+from compress.core.types import Group
 from compress.graph.analyse import Analysis
 from compress.graph.couplings import operands
 from compress.graph.modules import tensors_of
@@ -125,14 +126,11 @@ def layer_of(module: nn.Module, analysis: Analysis, path: str) -> Layer:
     owners = {path, norm}
     size = analysis.shapes[name][0]
     linear = len(analysis.shapes[name]) == 2
-    own = tuple(
-        _own(analysis, n) for n in analysis.shapes if n.rpartition(".")[0] in owners and len(analysis.shapes[n]) > 0
-    )
-    return Layer(path, norm, size, -1 if linear else 1, Group(path, own, np.arange(size)))
-
-
-def _own(analysis: Analysis, name: str) -> Member:
-    return Member(name, 0, np.arange(analysis.shapes[name][0])[:, None], produces=True)
+    own = tuple((n, 0) for n, shape in analysis.shapes.items() if n.rpartition(".")[0] in owners and shape)
+    starts = np.arange(len(own)) * size
+    labels = starts + np.arange(size)[:, None]
+    members = Members(Slots(own, starts, starts + size), np.arange(len(own)), labels, np.zeros(len(own), dtype=bool))
+    return Layer(path, norm, size, -1 if linear else 1, Group(path, members, np.arange(size)))
 
 
 def shared(module: nn.Module, kept: Kept) -> nn.Module:

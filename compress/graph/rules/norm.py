@@ -14,9 +14,12 @@ from compress.graph.trace import Op, Ref
 
 
 def _tie_affine(c: Couplings, labels: np.ndarray | None, *affine: object) -> None:
+    """Tie the first of these tensors to the channels, and each further one to the one before it."""
     for item in affine:
         if isinstance(item, Ref):
-            c.tie(c.labels(item.value, 0), labels, "scales a fixed dimension")
+            own = c.labels(item.value, 0)
+            c.tie(own, labels, "scales a fixed dimension")
+            labels = own if labels is not None and own is not None else labels
 
 
 @rule(

@@ -112,10 +112,14 @@ def split(c: Couplings, op: Op) -> None:
 @rule("aten.cat", "aten.concat")
 def cat(c: Couplings, op: Op) -> None:
     """Tensors one after the other along one dimension; the other dimensions are tied."""
-    out = op.outs[0]
-    rank = len(c.shape(out))
+    out, shapes = op.outs[0], c.shapes
+    rank = len(shapes[out])
     dim = wrap(int(arguments(op)["dim"]), rank)
-    parts = [v for v in refs(op.args[0]) if len(c.shape(v)) == rank and c.shape(v)[dim]]  # an empty one adds nothing
+    parts = [v for v in refs(op.args[0]) if len(shapes[v]) == rank and shapes[v][dim]]  # an empty one adds nothing
+    layouts, alone = [c.layout(v) for v in parts], (dim,)
+    if all(len(layout) == 1 and layout[0][0] == alone for layout in layouts):  # most are, some of very many tensors
+        c.set(out, [(alone, np.concatenate([layout[0][1] for layout in layouts]))])
+        return
     for v in parts:
         rows = {d for d in (c.block(v, dim) or ((), None))[0] if d != dim}
         if rows and all(c.block(other, d) is not None for other in parts for d in rows):
