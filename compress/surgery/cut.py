@@ -25,16 +25,21 @@ def dead_of(analysis: Analysis, channels: np.ndarray) -> np.ndarray:
 
 
 def kept_indices(analysis: Analysis, dead: np.ndarray) -> Kept:
-    """What stays of every parameter dimension that loses something."""
-    stay = np.flatnonzero(~dead[: analysis.couplings.parameter_labels])
+    """What stays of every parameter dimension that loses something; those that lose the same share one array."""
     slots = analysis.slots
+    stay = np.flatnonzero(~dead[: analysis.couplings.parameter_labels])
     first = np.searchsorted(stay, slots.starts)
     past = np.searchsorted(stay, slots.ends)
     cut = past - first < slots.ends - slots.starts
     keep: dict[str, dict[int, np.ndarray]] = {}
-    for i, start, a, b in np.column_stack([np.arange(len(cut)), slots.starts, first, past])[cut].tolist():
+    made: dict[bytes, np.ndarray] = {}  # a layer's weight and its norm's tensors lose the same ones
+    spans = np.column_stack([np.arange(len(cut)), slots.starts, slots.ends, first, past])[cut].tolist()
+    for i, start, end, a, b in spans:
+        key = dead[start:end].tobytes()
+        if key not in made:
+            made[key] = stay[a:b] - start
         name, dim = slots.names[i]
-        keep.setdefault(name, {})[dim] = stay[a:b] - start
+        keep.setdefault(name, {})[dim] = made[key]
     return keep
 
 
@@ -42,15 +47,8 @@ def plan_of(analysis: Analysis, channels: Iterable[int]) -> Plan:
     """Return the plan that takes away these channels (numbers as in `Group.labels`)."""
     gone = channels if isinstance(channels, np.ndarray) else np.fromiter(channels, dtype=np.int64)
     kept = kept_indices(analysis, dead_of(analysis, gone))
-    made: dict[bytes, tuple[int, ...]] = {}  # a layer's weight and its norm's tensors lose the same ones
-
-    def listed(indices: np.ndarray) -> tuple[int, ...]:
-        key = indices.tobytes()
-        if key not in made:
-            made[key] = tuple(indices.tolist())
-        return made[key]
-
-    return Plan({n: {d: listed(k) for d, k in dims.items()} for n, dims in kept.items()}, analysis.attention)
+    listed = {id(k): tuple(k.tolist()) for k in {id(k): k for dims in kept.values() for k in dims.values()}.values()}
+    return Plan({n: {d: listed[id(k)] for d, k in dims.items()} for n, dims in kept.items()}, analysis.attention)
 
 
 def dead_labels(analysis: Analysis, plan: Plan) -> np.ndarray:
