@@ -103,9 +103,9 @@ def test_criterion_without_batch_norm() -> None:
 
 
 def _group(name: str, size: int, first: int, *, width: int = 1, pinned: tuple[str, ...] = ()) -> Group:
-    rows = np.arange(size * width).reshape(size, width)
-    slots = Slots(((f"{name}.weight", 0),), np.array([0]), np.array([rows.size]))
-    members = Members(slots, np.zeros(width, dtype=np.int64), rows, np.zeros(width, dtype=bool))
+    slots = Slots(((f"{name}.weight", 0),), np.array([0]), np.array([size * width]))
+    heads, ones = np.arange(size * width).reshape(size, width).T, np.ones(size, dtype=np.int64)
+    members = Members(slots, np.zeros(width, dtype=np.int64), heads, ones, np.zeros(width, dtype=bool))
     return Group(name, members, np.arange(first, first + size), pinned)
 
 

@@ -58,7 +58,9 @@ def test_kept_indices_are_those_of_every_dimension() -> None:
 def test_one_group_alone_is_cut_as_block_by_block(step: int, target: int) -> None:
     """Without looking at the blocks one by one, a group alone in its pool loses the same channels."""
     slots = Slots((("w", 0),), np.array([0]), np.array([13]))
-    group = Group("g", Members(slots, np.array([0]), np.arange(13)[:, None], np.array([False])), np.arange(13))
+    group = Group(
+        "g", Members(slots, np.array([0]), np.zeros((1, 1), int), np.array([13]), np.array([False])), np.arange(13)
+    )
     scores = {"g": np.random.default_rng(0).random(13)}
     problem = Problem(None, [group], scores, Limits(round_to=step), Scope.LAYER)  # type: ignore[arg-type]
     plain = _of_many(problem, [0], target)

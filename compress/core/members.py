@@ -38,24 +38,41 @@ class Slots:
     ends: np.ndarray
 
 
+def along(heads: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Runs of consecutive numbers, of `sizes` (runs,), that begin with `heads` (..., runs): (..., sum of sizes).
+
+    >>> along(np.array([10, 20]), np.array([2, 3])).tolist()
+    [10, 11, 20, 21, 22]
+    """
+    before = np.cumsum(sizes) - sizes
+    return np.repeat(heads - before, sizes, axis=-1) + np.arange(sizes.sum())
+
+
 @dataclass(frozen=True, eq=False)
 class Members(Sequence[Member]):
     """The members of a group, a record each, made when they are looked at.
 
-    A channel has `places`: place p of channel c has the label `labels[c, p]`, which belongs to slot `slot[p]`, int64 in
-    rising order; `reads[p]` tells that it holds what reads the channel. A member is the places in one slot.
+    Channels lie in runs of `sizes[r]`, and in the same places: place p of run r holds the labels from `heads[p, r]` on,
+    which belong to slot `slot[p]`, in rising order; `reads[p]` tells that it holds what reads the channels. A member is
+    the places in one slot.
 
     >>> slots = Slots((("conv.weight", 0), ("head.weight", 1)), np.array([1, 4]), np.array([4, 7]))
-    >>> labels = np.array([[1, 4], [2, 5], [3, 6]])
-    >>> first, last = Members(slots, np.array([0, 1]), labels, np.array([False, True]))
-    >>> last.parameter, last.dim, last.indices.ravel().tolist(), last.produces
+    >>> members = Members(slots, np.array([0, 1]), np.array([[1], [4]]), np.array([3]), np.array([False, True]))
+    >>> members.labels(np.array([1])).tolist()
+    [[4, 5, 6]]
+    >>> members[1].parameter, members[1].dim, members[1].indices.ravel().tolist(), members[1].produces
     ('head.weight', 1, [0, 1, 2], False)
     """
 
     slots: Slots
     slot: np.ndarray
-    labels: np.ndarray
+    heads: np.ndarray
+    sizes: np.ndarray
     reads: np.ndarray
+
+    def labels(self, places: np.ndarray) -> np.ndarray:
+        """The labels of all channels in these places: (places, channels)."""
+        return along(self.heads[places], self.sizes)
 
     @cached_property
     def firsts(self) -> np.ndarray:
@@ -71,7 +88,7 @@ class Members(Sequence[Member]):
     @cached_property
     def _made(self) -> tuple[Member, ...]:
         slots, numbers = self.slots, self.slot[self.firsts]
-        indices = self.labels - slots.starts[self.slot]
+        indices = along(self.heads - slots.starts[self.slot][:, None], self.sizes).T
         spans = itertools.pairwise([*self.firsts.tolist(), len(self.slot)])
         names = [slots.names[number] for number in numbers.tolist()]
         reads = self.reads[self.firsts].tolist()

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.core.members import Members, Slots
+from compress.core.members import Members, Slots, along
 from compress.core.types import Group, Reason
 from compress.graph.couplings import Pin
-from compress.graph.stretches import Stretches, stretches
+from compress.graph.stretches import stretches
 
 if TYPE_CHECKING:
     from compress.graph.analyse import Analysis
@@ -57,8 +57,8 @@ def find_groups(analysis: Analysis) -> tuple[Group, ...]:
         here = by_group[at : at + count]
         width = int(lengths[here[0]])  # equal signatures have equal lengths
         row = slice(used, used + width)
-        ids, labels = _spread(found, here, label[used : used + count * width].reshape(count, width))
-        members = Members(slots, slot[row], labels, reads[row])
+        heads, sizes = label[used : used + count * width].reshape(count, width).T, found.size[here]
+        members, ids = Members(slots, slot[row], heads, sizes, reads[row]), along(found.first[here], sizes)
         why = reasons.of(ids, members) if fixed[ids[0]] else ()
         if not why and len(members) == 1 and not _reached(analysis, members):
             why = (Reason("the example does not reach it"),)
@@ -80,27 +80,16 @@ def _slots(analysis: Analysis) -> Slots:
     return Slots(tuple([found.names[i] for i in taken.tolist()]), found.starts[taken], found.ends[taken])
 
 
-def _spread(found: Stretches, runs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The channels of `runs`, and for each its labels in all places: `label` (runs, places) has those of the first.
-
-    The result is laid out place by place, which is how it is read.
-    """
-    sizes = found.size[runs]
-    before = np.cumsum(sizes) - sizes
-    within = np.arange(sizes.sum()) - np.repeat(before, sizes)
-    return np.repeat(found.first[runs], sizes) + within, (np.repeat(label.T, sizes, axis=1) + within).T
-
-
 def _reached(analysis: Analysis, alone: Members) -> bool:
     """Whether channels that only one parameter holds go anywhere.
 
     Rows of a table that this example is too short for do not, and a longer one needs them.
     """
-    wanted = alone.labels.ravel()
+    wanted = alone.heads[0, 0]
     for recorded, layouts in zip(analysis.traces, analysis.layouts, strict=True):
         own = recorded.parameters.get(alone.maker)
         for value, blocks in layouts.items():
-            if value != own and any(np.isin(wanted[:1], array).any() for _, array in blocks):
+            if value != own and any((array == wanted).any() for _, array in blocks):
                 return True
     return bool(alone.reads[0])
 

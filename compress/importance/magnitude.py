@@ -30,7 +30,7 @@ def _magnitude(group: Group, weights: Weights, order: int) -> np.ndarray:
         return np.zeros(group.size)
     places = np.flatnonzero(ranks == best)  # those of kernels; of all parameters where the group has none
     slot = members.slot[places]
-    each = weights.sums(members.slots, order, best)[members.labels.T[places]]  # (places, channels)
+    each = weights.sums(members.slots, order, best)[members.labels(places)]  # (places, channels)
     starts = np.flatnonzero(np.r_[True, slot[1:] != slot[:-1]])
     if len(starts) < len(places):
         each = np.add.reduceat(each, starts)  # a member may hold several indices of a channel

@@ -128,8 +128,8 @@ def layer_of(module: nn.Module, analysis: Analysis, path: str) -> Layer:
     linear = len(analysis.shapes[name]) == 2
     own = tuple((n, 0) for n, shape in analysis.shapes.items() if n.rpartition(".")[0] in owners and shape)
     starts = np.arange(len(own)) * size
-    labels = starts + np.arange(size)[:, None]
-    members = Members(Slots(own, starts, starts + size), np.arange(len(own)), labels, np.zeros(len(own), dtype=bool))
+    slots, makes = Slots(own, starts, starts + size), np.zeros(len(own), dtype=bool)
+    members = Members(slots, np.arange(len(own)), starts[:, None], np.array([size]), makes)
     return Layer(path, norm, size, -1 if linear else 1, Group(path, members, np.arange(size)))
 
 
