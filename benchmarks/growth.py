@@ -193,9 +193,10 @@ def told(found: Mapping[str, Any]) -> str:
         "# How the time of a cut grows with depth\n\n"
         f"`python benchmarks/growth.py --rounds {found['rounds']} --processes {found['processes']}`, "
         f"torch {found['versions']['torch']}, torch-pruning {found['versions']['torch-pruning']}, "
-        f"{found['machine']['cpu']}. CPU seconds on one thread, the least of all rounds in several processes, "
-        "for trace, analysis, plan and removal of half of the channels; exponents from the least deep to the deepest network. Reads: the tensors that all "
-        "operators take, which in a dense network grow with the square of the depth.\n\n"
+        f"{found['machine']['cpu']}. CPU seconds on one thread, the least of all rounds in several processes, for "
+        "trace, analysis, plan and removal of half of the channels; exponents from the least deep to the deepest "
+        "network. Reads: the tensors that all operators take, which in a dense network grow with the square of the "
+        "depth.\n\n"
         + "\n".join(lines)
         + "\n"
         + "".join(f"\nTorch-Pruning on {name}: {why}\n" for name, why in errors.items())
