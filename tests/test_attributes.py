@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -321,3 +324,26 @@ def test_numbers_that_come_from_values_may_be_others() -> None:
     assert cut.delivered.module.first.out_channels == 16
     assert cut.delivered.verdict is not None
     assert cut.delivered.verdict.exact
+
+
+def by_thirds(x: Tensor) -> Tensor:
+    """Two pieces of a third each, and what is left."""
+    third = x.shape[1] // 3
+    return torch.cat([x[:, third : 2 * third], x[:, :third], x[:, 2 * third :]], 1)
+
+
+def by_halves(x: Tensor) -> Tensor:
+    """One half as it is beside the other, as ShuffleNet's blocks have it."""
+    half = x.shape[1] // 2
+    return torch.cat([x[:, :half], x[:, half:] * 2], 1)
+
+
+@pytest.mark.parametrize("parted", [by_halves, by_thirds])
+def test_pieces_by_the_number_of_channels_stay_even(parted: Callable[[Tensor], Tensor]) -> None:
+    """Code that takes a tensor apart by its size follows, as its pieces lose the same channels."""
+    torch.manual_seed(0)
+    net = Net(lambda n, x: n.out(parted(n.first(x))), first=nn.Conv2d(3, 24, 3))
+    net.out = nn.Conv2d(parted(net.first(torch.randn(1, 3, 9, 9))).shape[1], 2, 1)
+    cut = halved(net, torch.randn(2, 3, 9, 9))
+    assert cut.delivered.own, cut.delivered.why
+    assert cut.delivered.module.first.out_channels == 12

@@ -7,6 +7,7 @@ lays a result out by the width of what it was computed from needs as many of bot
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -83,6 +84,39 @@ def tied_at(analysis: Analysis, last: Op | None) -> Analysis | None:
     if all(np.array_equal(analysis.component[one], analysis.component[two]) for one, two in ties):
         return None
     return _tied(analysis, ties)
+
+
+def evened_at(analysis: Analysis, op: Op | None) -> Analysis | None:
+    """Tie equal pieces that `op` and its like cut from one tensor, place by place; None where nothing is left to tie.
+
+    Code that takes a tensor apart by its size (`x[:, : c // 2]`, `x[:, c // 2 :]`) needs pieces of one size.
+    """
+    if op is None or op.plain not in _PARTING:
+        return None
+    ties = [
+        tie for source in {operands(other)[0] for other in _alike(analysis, op)} for tie in _pieces(analysis, source)
+    ]
+    if all(np.array_equal(analysis.component[one], analysis.component[two]) for one, two in ties):
+        return None
+    return _tied(analysis, ties)
+
+
+_PARTING = ("aten.slice", "aten.split", "aten.split_with_sizes", "aten.narrow")
+
+
+def _pieces(analysis: Analysis, source: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Ties between the pieces of one size that are cut from a value along a dimension, and have no labels in common."""
+    recorded, layouts = analysis.traces[0], analysis.layouts[0]
+    cut = [out for op in recorded.ops if op.plain in _PARTING and operands(op)[0] == source for out in op.outs]
+    found: dict[tuple[int, int], list[np.ndarray]] = defaultdict(list)
+    for out in cut:
+        for dims, array in layouts.get(out, ()):
+            if len(dims) == 1 and array.size < recorded.shapes[source][dims[0]]:
+                found[dims[0], array.size].append(array)
+    ties = []
+    for first, *others in found.values():
+        ties += [(first, other) for other in others if not np.isin(first, other).any()]
+    return ties
 
 
 def _alike(analysis: Analysis, op: Op) -> list[Op]:

@@ -16,7 +16,7 @@ from torch import nn
 from compress.core.errors import PlanError
 from compress.graph.analyse import Analysis
 from compress.graph.costs import macs
-from compress.graph.instep import in_step, pinned_at, tied_at
+from compress.graph.instep import evened_at, in_step, pinned_at, tied_at
 from compress.surgery.agreement import Progress
 from compress.surgery.cut import sizes_after
 from compress.surgery.deliver import Delivered, Refused, own_class
@@ -25,6 +25,7 @@ from compress.surgery.deliver import Delivered, Refused, own_class
 ATTEMPTS = 6
 ENOUGH = 0.6
 STEPPED = "heads leave together with the channels they read, which its code needs"
+EVENED = "pieces that the code cuts a tensor into by its size lose the same channels"
 TIED = "layers make as many channels as they read, which its code needs"
 PINNED = "channels stay whose number its code computes with"
 
@@ -114,6 +115,9 @@ def _better(free: Adapted[C], heads: Adapted[C] | None) -> Adapted[C]:
 
 def _further(now: Adapted[C], parts: Progress, *, tie: bool) -> tuple[Analysis, str] | None:
     """Tie or pin channels where the code parts from the graph; None where there is nothing left to."""
+    even = evened_at(now.analysis, parts.op)
+    if even is not None:
+        return even, EVENED
     tied = tied_at(now.analysis, parts.last) if tie and not parts.numbers else None
     if tied is not None:
         return tied, TIED

@@ -84,3 +84,16 @@ def grouped_query_evenly_by_repeat() -> Case:
 def grouped_query_evenly_by_flag() -> Case:
     """Inside scaled_dot_product_attention."""
     return _evenly(lambda n, x: _merge(n, F.scaled_dot_product_attention(*_heads(n, x), enable_gqa=True)))
+
+
+@case
+def queries_added_to_what_they_gather() -> Case:
+    """Heads leave whole, also where filters over tokens that all heads share give queries that are added afterwards."""
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        heads = (m(x).unflatten(-1, (-1, 8)).transpose(1, 2) for m in (n.q, n.k, n.v))
+        q, k, v = (n.pool(y.flatten(0, 1).mT).mT.unflatten(0, (2, -1)) for y in heads)
+        return _merge(n, (q @ k.mT).softmax(-1) @ v + q)
+
+    net = Net(run, pool=nn.Conv1d(8, 8, 3, padding=1, groups=8), **_layers_of(16, 16))
+    return Case(net, TOKENS, ("q>8-15 k>8-15 v>8-15 fc<8-15",), {"pool>0": "depthwise on a fixed dimension"})

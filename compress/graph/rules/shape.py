@@ -14,6 +14,7 @@ from compress.graph.trace import Op
 Segment = tuple[range, range]
 _MOVING = ("aten.transpose", "aten.permute", "aten.clone", "aten.contiguous", "aten.view", "aten._unsafe_view",
            "aten.reshape", "aten.alias")  # fmt: skip
+_JOINING = ("aten.add", "aten.sub", "aten.mul", "aten.div")
 _REPEATING = ("aten.expand", "aten.expand_copy", "aten.broadcast_to", "aten.expand_as")
 
 
@@ -84,14 +85,18 @@ def _only_one(c: Couplings, x: int, dims: range) -> None:
 
 
 def _by_products(c: Couplings, x: int) -> bool:
-    """Whether a product over tokens made the value, its dimensions since only moved."""
-    maker = c.makers.get(x)
-    while maker is not None and maker.name in _MOVING:
-        if operands(maker)[0] == x:
-            return False
-        x = operands(maker)[0]
-        maker = c.makers.get(x)
-    return maker is not None and maker.name.startswith(("aten.bmm", "aten.baddbmm", "aten._scaled_dot_product"))
+    """Whether a product over tokens made the value, its dimensions since only moved, and something added or scaled."""
+    waiting, seen = [x], {x}
+    while waiting:
+        maker = c.makers.get(waiting.pop())
+        if maker is None:
+            continue
+        if maker.name.startswith(("aten.bmm", "aten.baddbmm", "aten._scaled_dot_product")):
+            return True
+        if maker.name in _MOVING or maker.plain in _JOINING:
+            waiting += [v for v in operands(maker) if v not in seen]
+            seen.update(operands(maker))
+    return False
 
 
 def _copied(c: Couplings, x: int, block: Block, dims: range) -> bool:
