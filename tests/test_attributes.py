@@ -347,3 +347,25 @@ def test_pieces_by_the_number_of_channels_stay_even(parted: Callable[[Tensor], T
     cut = halved(net, torch.randn(2, 3, 9, 9))
     assert cut.delivered.own, cut.delivered.why
     assert cut.delivered.module.first.out_channels == 12
+
+
+class TokensFirst(nn.Module):
+    """A class token, and attention whose queries, keys and values are transposed apart: its layers are products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm, self.out = nn.Linear(5, 32), nn.LayerNorm(32), nn.Linear(32, 3)
+        self.attention, self.token = nn.MultiheadAttention(32, 4), nn.Parameter(torch.randn(1, 1, 32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, n, 5) -> (N, n + 1, 3)."""
+        y = self.norm(torch.cat([self.token.expand(len(x), -1, -1), self.embed(x)], 1))
+        return self.out(self.attention(*(y.transpose(0, 1) for _ in range(3)))[0].transpose(0, 1))
+
+
+def test_heads_leave_whole_where_layers_are_products() -> None:
+    """A product with a weight is a layer, not attention: its outputs are not taken for heads and their widths."""
+    torch.manual_seed(0)
+    cut = halved(TokensFirst(), torch.randn(2, 7, 5))
+    assert cut.delivered.own, cut.delivered.why
+    assert (cut.delivered.module.attention.num_heads, cut.delivered.module.attention.head_dim) == (2, 8)

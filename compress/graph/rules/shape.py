@@ -85,14 +85,19 @@ def _only_one(c: Couplings, x: int, dims: range) -> None:
 
 
 def _by_products(c: Couplings, x: int) -> bool:
-    """Whether a product over tokens made the value, its dimensions since only moved, and something added or scaled."""
+    """Whether a product over tokens made the value, its dimensions since only moved, and something added or scaled.
+
+    What multiplies with a weight is a layer.
+    """
     waiting, seen = [x], {x}
     while waiting:
         maker = c.makers.get(waiting.pop())
         if maker is None:
             continue
         if maker.name.startswith(("aten.bmm", "aten.baddbmm", "aten._scaled_dot_product")):
-            return True
+            if c.const.isdisjoint(operands(maker)):
+                return True
+            continue
         if maker.name in _MOVING or maker.plain in _JOINING:
             waiting += [v for v in operands(maker) if v not in seen]
             seen.update(operands(maker))
