@@ -332,6 +332,86 @@ def by_thirds(x: Tensor) -> Tensor:
     return torch.cat([x[:, third : 2 * third], x[:, :third], x[:, 2 * third :]], 1)
 
 
+class NonLocal(nn.Module):
+    """A non-local block: one number of channels for what it compares and what it gathers, and a scale by it."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.q, self.k, self.v = (nn.Conv2d(channels, inner, 1) for _ in range(3))
+        self.out = nn.Conv2d(inner, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same."""
+        v = self.v(x).view(len(x), self.inner, -1)
+        q = self.q(x).view(len(x), self.inner, -1).permute(0, 2, 1)
+        scores = q @ self.k(x).view(len(x), self.inner, -1)
+        scores /= q.shape[-1] ** 0.5
+        return x + self.out((v @ scores.softmax(-1).mT).reshape(len(x), -1, *x.shape[2:]))
+
+
+def test_one_number_of_several_layers_stays_where_one_of_them_must() -> None:
+    """The width that the scale is computed from is also that of what is gathered: all of it stays."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), NonLocal(16, 8), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 2, 1))
+    cut = halved(net, torch.randn(2, 3, 9, 9))
+    assert cut.delivered.own, cut.delivered.why
+    assert [cut.delivered.module[1].v.weight.shape[d] for d in (0, 1)] == [8, 8]
+    assert cut.delivered.module[3].in_channels == 8
+
+
+class TensorScale(nn.Module):
+    """Attention of one head whose scale is the root of a tensor that holds its width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.q, self.k, self.v = (nn.Linear(n, 16) for n in (5, 16, 16, 16))
+        self.out = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, n, 5) -> (N, n, 3)."""
+        x = self.embed(x)
+        scores = self.q(x) @ self.k(x).mT / torch.sqrt(torch.tensor(self.q.out_features, dtype=torch.float32))
+        return self.out(scores.softmax(-1) @ self.v(x))
+
+
+def test_a_number_held_by_a_tensor_is_compared() -> None:
+    """Half of the width would give another scale, which only the tensor's content tells: queries and keys stay."""
+    torch.manual_seed(0)
+    cut = halved(TensorScale(), torch.randn(2, 7, 5))
+    assert cut.delivered.own, cut.delivered.why
+    assert (cut.delivered.module.q.out_features, cut.delivered.module.v.out_features) == (16, 8)
+
+
+class Stages(nn.Module):
+    """Tokens through PyTorch's attention of one head, then of five; queries, keys and values are given apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.more, self.out = nn.Linear(5, 16), nn.Linear(16, 40), nn.Linear(40, 3)
+        self.norms = nn.ModuleList([nn.LayerNorm(16), nn.LayerNorm(40)])
+        self.one, self.five = nn.MultiheadAttention(16, 1), nn.MultiheadAttention(40, 5)
+        self.wide, self.narrow = nn.Linear(40, 160), nn.Linear(160, 40)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, n, 5) -> (N, n, 3)."""
+        x = self.embed(x)
+        for norm, attention, after in zip(self.norms, (self.one, self.five), (self.more, nn.Identity()), strict=True):
+            y = norm(x)
+            x = after(x + attention(*(y.transpose(0, 1) for _ in range(3)))[0].transpose(0, 1))
+        return self.out(x + self.narrow(self.wide(x).relu()))
+
+
+def test_attention_that_compares_its_width_with_a_number_follows() -> None:
+    """One head stays with the stream it reads; of five, whole heads leave with their run of it."""
+    torch.manual_seed(0)
+    cut = halved(Stages(), torch.randn(2, 7, 5))
+    assert cut.delivered.own, cut.delivered.why
+    one, five = cut.delivered.module.one, cut.delivered.module.five
+    assert (one.embed_dim, one.num_heads) == (16, 1)
+    assert (five.embed_dim, five.num_heads) == (24, 3)
+
+
 def by_halves(x: Tensor) -> Tensor:
     """One half as it is beside the other, as ShuffleNet's blocks have it."""
     half = x.shape[1] // 2

@@ -7,6 +7,7 @@ lays a result out by the width of what it was computed from needs as many of bot
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import replace
 
@@ -31,12 +32,14 @@ def pinned_at(
     Where it reads nothing (`torch.zeros(n, 4)`), what it makes stays along `dims`.
 
     `width_only` pins only what the last dimension loses: the width that a softmax scale is computed from. The scale may
-    be applied to scores, in which that dimension is summed already: then it is looked for in what they are made from.
+    be a tensor, and be applied to scores, in which that dimension is summed already: then it is looked for in what they
+    are made from.
     """
     if op is None:
         return None
-    couplings, recorded = analysis.couplings, analysis.traces[0]
-    makers = {out: other for other in recorded.ops for out in other.outs}
+    op = _applied(analysis, op) if width_only else op
+    recorded = analysis.traces[0]
+    makers = {out: other for other in recorded.ops for out in other.outs if out not in operands(other)}
     parameters = set(recorded.parameters.values())
     ops = _alike(analysis, op)
     labels: list[np.ndarray] = []
@@ -52,34 +55,65 @@ def pinned_at(
         labels = [array.ravel() for at, array in blocks if set(at) & set(dims)]
     if not labels:
         return None
-    pin = Pin(np.concatenate(labels), "the network's code computes with this size", op)
-    known = {int(c) for one in couplings.pins for c in np.unique(analysis.component[one.labels])}
+    return _pinned(analysis, labels, op)
+
+
+def held_at(analysis: Analysis, last: Op | None) -> Analysis | None:
+    """Pin what `last` gave, which what comes next refuses; None where all of it stays already."""
+    blocks = [] if last is None else [block for out in last.outs for block in analysis.layouts[0].get(out, ())]
+    return _pinned(analysis, [array.ravel() for _, array in blocks], last) if blocks else None
+
+
+def agreed_at(analysis: Analysis, op: Op | None) -> Analysis | None:
+    """Pin what `op` reads with all that its module holds as many of: one number of the code's speaks for all of them.
+
+    None where all of it stays already.
+    """
+    if op is None or not op.path:
+        return None
+    recorded, layouts = analysis.traces[0], analysis.layouts[0]
+    sizes = {array.size for value in operands(op) for _, array in layouts.get(value, ())}
+    inside = [o for o in recorded.ops if o.path == op.path or o.path.startswith(f"{op.path}.")]
+    blocks = [block for o in inside for out in o.outs for block in layouts.get(out, ())]
+    labels = [array.ravel() for _, array in blocks if array.size in sizes]
+    return _pinned(analysis, labels, op) if labels else None
+
+
+def _applied(analysis: Analysis, op: Op) -> Op:
+    """The first operator on the way of a number (a tensor of one element) that reads anything else."""
+    recorded = analysis.traces[0]
+    while op.outs and all(math.prod(recorded.shapes[v]) == 1 for v in operands(op)):
+        found = next((o for o in recorded.ops if o is not op and op.outs[0] in operands(o)), None)
+        if found is None:
+            break
+        op = found
+    return op
+
+
+def _pinned(analysis: Analysis, labels: list[np.ndarray], op: Op | None) -> Analysis | None:
+    pins, pin = analysis.couplings.pins, Pin(np.concatenate(labels), "the network's code computes with this size", op)
+    known = {int(c) for one in pins for c in np.unique(analysis.component[one.labels])}
     if known.issuperset(np.unique(analysis.component[pin.labels]).tolist()):
         return None
-    return replace(analysis, couplings=replace(couplings, pins=[*couplings.pins, pin]))
+    return replace(analysis, couplings=replace(analysis.couplings, pins=[*pins, pin]))
 
 
 def tied_at(analysis: Analysis, last: Op | None) -> Analysis | None:
     """Tie what `last` gave to the channels that it was computed from, where there are as many; None where nothing is.
 
-    What comes next lays it out by a number of theirs (`y.reshape(n, t, x.shape[-1])`). So does every operator of the
-    same source line.
+    What comes next lays it out by a number of theirs (`y.reshape(n, t, x.shape[-1])`). Of several times as many
+    (queries, keys and values at once) each run is tied. So does every operator of the same source line.
     """
     if last is None:
         return None
-    couplings, layouts = analysis.couplings, analysis.layouts[0]
-    given = [
-        array
+    layouts = analysis.layouts[0]
+    ties = [
+        (np.tile(reads, array.size // reads.size), array)
         for op in _alike(analysis, last)
         for value in op.outs
         for dims, array in layouts.get(value, ())
-        if len(dims) == 1
-    ]
-    ties = [
-        (reads, array)
-        for array in given
-        for reads, makes in couplings.maps
-        if reads.size == array.size and np.isin(array, makes).all()
+        for reads in _read_for(analysis, value)
+        if len(dims) == 1 and array.size % reads.size == 0
     ]
     if all(np.array_equal(analysis.component[one], analysis.component[two]) for one, two in ties):
         return None
@@ -119,6 +153,23 @@ def _pieces(analysis: Analysis, source: int) -> list[tuple[np.ndarray, np.ndarra
     return ties
 
 
+def _read_for(analysis: Analysis, value: int) -> list[np.ndarray]:
+    """The labels that the layers read which made the value, or what it was moved or added up from."""
+    makers = {out: op for op in analysis.traces[0].ops for out in op.outs}
+    layouts, waiting, seen, found = analysis.layouts[0], [value], {value}, []
+    while waiting:
+        op = makers.get(waiting.pop())
+        if op is None:
+            continue
+        weights = [{int(array.flat[0]) for _, array in layouts.get(v, ())} for v in operands(op)]
+        maps = [reads for reads, makes in analysis.couplings.maps for w in weights if {reads[0], makes[0]} <= w]
+        found += maps
+        if not maps:
+            waiting += [v for v in operands(op) if v not in seen]
+            seen.update(operands(op))
+    return found
+
+
 def _alike(analysis: Analysis, op: Op) -> list[Op]:
     """The operator, and those of its name from the same source line."""
     same = op.frame is not None
@@ -142,6 +193,16 @@ def _varies(channels: np.ndarray, dims: tuple[int, ...], dim: int) -> bool:
     return dim in dims and bool((channels != np.take(channels, [0], dims.index(dim))).any())
 
 
+def _once(array: np.ndarray, axis: int) -> np.ndarray:
+    """The array without what repeats along `axis`.
+
+    >>> _once(np.array([[3, 4], [5, 6], [3, 4]]), 0).tolist()
+    [[3, 4], [5, 6]]
+    """
+    _, first = np.unique(array, axis=axis, return_index=True)
+    return array.take(np.sort(first), axis)
+
+
 def _step_ties(c: Couplings, component: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """For every block of (heads, width) that a weight made: heads, with runs of what that weight reads."""
     maker = np.full(c.parameter_labels, -1)
@@ -155,6 +216,7 @@ def _step_ties(c: Couplings, component: np.ndarray) -> list[tuple[np.ndarray, np
         if len(varying) != 1 or label >= c.parameter_labels or maker[label] < 0:
             continue
         reads, axis = c.maps[maker[label]][0], varying[0]
+        array = _once(array, axis)  # noqa: PLW2901 - heads repeat for every image of a batch that they are joined with
         count = array.shape[axis]
         widths = [a for a in range(array.ndim) if a != axis and array.shape[a] * count == reads.size]
         if widths:

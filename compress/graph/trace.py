@@ -163,7 +163,7 @@ class Recorder(TorchDispatchMode):
             found = self.numbers.get(id(item))
             if found is None:
                 value = self.number(item)
-                if item.dim() == 1 and not item.is_meta:
+                if item.dim() < 2 and not item.is_meta:
                     self.trace.constants[value] = item  # nothing made it: its values are the network's own
                 found = self.numbers[id(item)]
             return found

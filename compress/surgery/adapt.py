@@ -16,7 +16,7 @@ from torch import nn
 from compress.core.errors import PlanError
 from compress.graph.analyse import Analysis
 from compress.graph.costs import macs
-from compress.graph.instep import evened_at, in_step, pinned_at, tied_at
+from compress.graph.instep import agreed_at, evened_at, held_at, in_step, pinned_at, tied_at
 from compress.surgery.agreement import Progress
 from compress.surgery.cut import sizes_after
 from compress.surgery.deliver import Delivered, Refused, own_class
@@ -122,4 +122,6 @@ def _further(now: Adapted[C], parts: Progress, *, tie: bool) -> tuple[Analysis, 
     if tied is not None:
         return tied, TIED
     pinned = pinned_at(now.analysis, parts.op, width_only=parts.numbers, dims=parts.dims)
+    if pinned is None and not parts.numbers:
+        pinned = held_at(now.analysis, parts.last) or agreed_at(now.analysis, parts.op)
     return None if pinned is None else (pinned, PINNED)

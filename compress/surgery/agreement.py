@@ -125,7 +125,8 @@ def compared(wanted: Run, analysis: Analysis, got: Run, error: str | None) -> Pr
             crossed = want
         if not _same_choice(want, have, analysis, sizes, after):
             return Progress(i, f"{want.name} is given other positions, in {want.where}", want)
-        asked, given = _numbers(want, sizes), _numbers(have, now)
+        asked = _numbers(want, sizes) | _held(want, wanted.trace)
+        given = _numbers(have, now) | _held(have, after)
         if asked != given:
             what = f"{want.name} is given {given} instead of {asked}, in {want.where}"
             return Progress(i, what, want, numbers=True)
@@ -163,6 +164,15 @@ def _numbers(op: Op, sizes: Sizes) -> dict[str, Any]:
     if op.name == "aten.slice":
         return {"range": _range(bound, sizes)}
     return {key: item for key, item in bound.items() if key not in _SHOWN and isinstance(item, (int, float))}
+
+
+def _held(op: Op, trace: Trace) -> dict[str, Any]:
+    """The numbers that the operator reads as tensors which nothing made (`torch.tensor(width)`), by their places."""
+    if not trace.constants:
+        return {}
+    given = trace.parameters.values()
+    held = [(i, trace.constants.get(v)) for i, v in enumerate(operands(op)) if v in trace.constants and v not in given]
+    return {f"tensor {i}": t.item() for i, t in held if t is not None and t.dim() == 0}
 
 
 def _range(bound: dict[str, Any], sizes: Sizes) -> range | None:
