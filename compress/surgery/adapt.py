@@ -21,9 +21,9 @@ from compress.surgery.agreement import Progress
 from compress.surgery.cut import sizes_after
 from compress.surgery.deliver import Delivered, Refused, own_class
 
-# Choices tried in one way, and what one must remove of what the free one does.
-ATTEMPTS = 6
-ENOUGH = 0.6
+ATTEMPTS = 6  # choices tried in one way
+ENOUGH = 0.6  # what one must remove of what the free choice does
+NEARLY_ALL = 0.95  # so much, and no other way is tried
 STEPPED = "heads leave together with the channels they read, which its code needs"
 EVENED = "pieces that the code cuts a tensor into by its size lose the same channels"
 TIED = "layers make as many channels as they read, which its code needs"
@@ -73,7 +73,8 @@ def adapted(
     """The own class by another choice of channels than the `free` one; None where none is found that removes enough.
 
     `choose` gives a choice and its dead labels, or raises PlanError. First channels are pinned, with attention heads in
-    step with what they read where that brings the code further; then layers are tied to what they read as well.
+    step with what they read where that brings the code further; then layers are tied to what they read as well. Of the
+    ways that the code follows, the one that removes most is taken.
     """
 
     def tried(analysis: Analysis, notes: tuple[str, ...]) -> Adapted[C] | None:
@@ -98,11 +99,13 @@ def adapted(
 
     stepped = in_step(free.analysis)
     heads = None if stepped is None else tried(stepped, (STEPPED,))
+    found: list[Adapted[C]] = []
     for start, tie in ((_better(free, heads), False), (heads, True), (free, True)):
-        found = follows(start, tie=tie)
-        if found is not None:
-            return found
-    return None
+        end = follows(start, tie=tie)
+        found += [] if end is None else [end]
+        if end is not None and end.removed() >= NEARLY_ALL * free.removed():
+            break
+    return max(found, key=Adapted.removed, default=None)
 
 
 def _better(free: Adapted[C], heads: Adapted[C] | None) -> Adapted[C]:
