@@ -190,6 +190,17 @@ DOCTR = {
     "recognition": "crnn_vgg16_bn crnn_mobilenet_v3_small sar_resnet31 master vitstr_small parseq viptr_tiny",
 }
 RECTANGLE = ((1, 3, 32, 128),)
+# One of each of mmpretrain's families of classifiers; the side of the images where it is not 224.
+MMPRETRAIN = (
+    "beit-base conformer-tiny convmixer-1024 convnext-tiny convnextv2-tiny cspdarknet50 cspresnet50 cspresnext50 "
+    "davit-tiny deit-tiny-distilled deit3-small densenet121 edgenext-xxsmall efficientformer-l1 efficientnet-b0 "
+    "efficientnetv2-b0 hivit-tiny hornet-tiny hrnet-w18 inception-v3 levit-128s mixmim-base mlp-mixer-base mobilenet-v2 "
+    "mobilenet-v3-small mobileone-s0 mobilevit-xxsmall mvitv2-tiny poolformer-s12 pvig-tiny regnetx-400mf repmlp-base "
+    "repvgg-a0 res2net50 resnet18_8xb16_cifar resnet50_8xb32 resnetv1d50 resnext50 revvit-small riformer-s12 seresnet50 "
+    "shufflenet-v1 shufflenet-v2 swin-tiny swinv2-tiny-w16 t2t-vit-t-14 tinyvit-5m tnt-small twins-pcpvt-small "
+    "twins-svt-small van-tiny vgg11bn vig-tiny vit-base-p16 wide-resnet50 xcit-nano-12-p16"
+)
+MM_SIZES = {"swinv2-tiny-w16": 256, "resnet18_8xb16_cifar": 32}
 # The smallest of each of birder's classes; not of MogaNet, whose answer overflows with these random weights.
 BIRDER = (
     "acb_resnet_v1_18 alexnet biformer_t vit_t14 cait_xxs24 cas_vit_xs coat_tiny hornet_tiny_7x7 conv2former_n "
@@ -250,11 +261,20 @@ def libraries() -> Iterator[Entry]:
         yield Entry(library, name, partial(_made, *spec), library)
     for name in BIRDER.split():
         yield Entry("birder", name, partial(_birder, name), "birder")
+    for name in MMPRETRAIN.split():
+        yield Entry("mmpretrain", name, partial(_mmpretrain, name), "mmpretrain")
 
 
 def _birder(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
     made = import_module("birder.model_registry").registry.net_factory(name, 100)
     return made.requires_grad_(), (torch.randn(1, 3, *made.size),)
+
+
+def _mmpretrain(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
+    """The first of its networks with that beginning, as OpenMMLab configures it."""
+    library = import_module("mmpretrain")
+    made = library.get_model(library.list_models(f"{name}*")[0], pretrained=False, device="cpu")
+    return made.requires_grad_(), (torch.randn(1, 3, *2 * [MM_SIZES.get(name, 224)]),)
 
 
 def _made(

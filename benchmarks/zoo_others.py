@@ -3,6 +3,7 @@
     pip install segmentation-models-pytorch transformers pytorchcv monai einops ultralytics open_clip_torch \
         efficientnet_pytorch vit-pytorch spandrel kornia python-doctr torchaudio diffusers facenet-pytorch resnest six
     pip install --no-deps pretrainedmodels birder && pip install webdataset torchinfo pyarrow
+    pip install mmengine mmcv-lite==2.1.0 mmpretrain
     python benchmarks/zoo_others.py                  # all; writes benchmarks/results/zoo_others.json and .md
     python benchmarks/zoo_others.py --missing        # those that have no row there yet, and those that failed
     python benchmarks/zoo_others.py --only '*yolo*'  # some, to look at
