@@ -194,10 +194,10 @@ RECTANGLE = ((1, 3, 32, 128),)
 MMPRETRAIN = (
     "beit-base conformer-tiny convmixer-1024 convnext-tiny convnextv2-tiny cspdarknet50 cspresnet50 cspresnext50 "
     "davit-tiny deit-tiny-distilled deit3-small densenet121 edgenext-xxsmall efficientformer-l1 efficientnet-b0 "
-    "efficientnetv2-b0 hivit-tiny hornet-tiny hrnet-w18 inception-v3 levit-128s mixmim-base mlp-mixer-base mobilenet-v2 "
-    "mobilenet-v3-small mobileone-s0 mobilevit-xxsmall mvitv2-tiny poolformer-s12 pvig-tiny regnetx-400mf repmlp-base "
-    "repvgg-a0 res2net50 resnet18_8xb16_cifar resnet50_8xb32 resnetv1d50 resnext50 revvit-small riformer-s12 seresnet50 "
-    "shufflenet-v1 shufflenet-v2 swin-tiny swinv2-tiny-w16 t2t-vit-t-14 tinyvit-5m tnt-small twins-pcpvt-small "
+    "efficientnetv2-b0 hivit-tiny hornet-tiny hrnet-w18 inception-v3 levit-128s mixmim-base mlp-mixer-base "
+    "mobilenet-v2 mobilenet-v3-small mobileone-s0 mobilevit-xxsmall mvitv2-tiny poolformer-s12 pvig-tiny regnetx-400mf "
+    "repmlp-base repvgg-a0 res2net50 resnet18_8xb16_cifar resnet50_8xb32 resnetv1d50 resnext50 revvit-small "
+    "riformer-s12 seresnet50 shufflenet-v1 shufflenet-v2 swin-tiny swinv2-tiny-w16 t2t-vit-t-14 tinyvit-5m tnt-small twins-pcpvt-small "
     "twins-svt-small van-tiny vgg11bn vig-tiny vit-base-p16 wide-resnet50 xcit-nano-12-p16"
 )
 MM_SIZES = {"swinv2-tiny-w16": 256, "resnet18_8xb16_cifar": 32}
