@@ -197,8 +197,8 @@ MMPRETRAIN = (
     "efficientnetv2-b0 hivit-tiny hornet-tiny hrnet-w18 inception-v3 levit-128s mixmim-base mlp-mixer-base "
     "mobilenet-v2 mobilenet-v3-small mobileone-s0 mobilevit-xxsmall mvitv2-tiny poolformer-s12 pvig-tiny regnetx-400mf "
     "repmlp-base repvgg-a0 res2net50 resnet18_8xb16_cifar resnet50_8xb32 resnetv1d50 resnext50 revvit-small "
-    "riformer-s12 seresnet50 shufflenet-v1 shufflenet-v2 swin-tiny swinv2-tiny-w16 t2t-vit-t-14 tinyvit-5m tnt-small twins-pcpvt-small "
-    "twins-svt-small van-tiny vgg11bn vig-tiny vit-base-p16 wide-resnet50 xcit-nano-12-p16"
+    "riformer-s12 seresnet50 shufflenet-v1 shufflenet-v2 swin-tiny swinv2-tiny-w16 t2t-vit-t-14 tinyvit-5m tnt-small "
+    "twins-pcpvt-small twins-svt-small van-tiny vgg11bn vig-tiny vit-base-p16 wide-resnet50 xcit-nano-12-p16"
 )
 MM_SIZES = {"swinv2-tiny-w16": 256, "resnet18_8xb16_cifar": 32}
 # The smallest of each of birder's classes; not of MogaNet, whose answer overflows with these random weights.
