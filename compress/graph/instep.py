@@ -7,6 +7,7 @@ lays a result out by the width of what it was computed from needs as many of bot
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from dataclasses import replace
@@ -82,11 +83,12 @@ def agreed_at(analysis: Analysis, op: Op | None) -> Analysis | None:
 def _applied(analysis: Analysis, op: Op) -> Op:
     """The first operator on the way of a number (a tensor of one element) that reads anything else."""
     recorded = analysis.traces[0]
-    while op.outs and all(math.prod(recorded.shapes[v]) == 1 for v in operands(op)):
-        found = next((o for o in recorded.ops if o is not op and op.outs[0] in operands(o)), None)
-        if found is None:
-            break
-        op = found
+    later = itertools.dropwhile(lambda o: o is not op, recorded.ops)
+    for reader in later:
+        if reader is op or op.outs[0] in operands(reader):
+            op = reader
+            if not op.outs or any(math.prod(recorded.shapes[v]) != 1 for v in operands(op)):
+                break
     return op
 
 
