@@ -15,6 +15,7 @@ from compress.budget.blocks import Limits, blocks_of
 from compress.budget.choice import Choice, Problem, choose
 from compress.core.budgets import Percent
 from compress.core.choosing import Scope
+from compress.core.clock import Clock
 from compress.core.errors import PlanError, UsageError
 from compress.core.members import Members, Slots
 from compress.core.types import Group
@@ -23,6 +24,8 @@ from compress.graph.costs import costs, macs, norm_scales
 from compress.importance import Weights, default_criterion, score
 from compress.surgery.cut import dead_labels, plan_of, sizes_after
 from compress.surgery.module import cut_module
+from compress.surgery.network import cut_network
+from compress.surgery.planned import CutOptions
 from tests.zoo.cases import CASES
 from tests.zoo.harness import Net, randomised
 
@@ -246,3 +249,17 @@ def _flops(module: nn.Module, example: tuple[torch.Tensor, ...]) -> int:
     finally:
         torch.backends.mha.set_fastpath_enabled(True)
     return counter.get_total_flops()
+
+
+def test_channels_that_only_leave_together_are_told() -> None:
+    """Read in three groups, shuffled and unshuffled, all channels of a layer are tied to each other."""
+
+    def run(n: Net, x: torch.Tensor) -> torch.Tensor:
+        y = n.stem(x)
+        shuffled = y.view(len(y), 3, -1, *y.shape[2:]).transpose(1, 2).flatten(1, 2)
+        return n.a(y) + n.b(shuffled)  # type: ignore[no-any-return]
+
+    a, b = (nn.Conv2d(60, 3, 1, groups=3) for _ in range(2))
+    options = CutOptions(budget=Percent(0.5), importance="l2")
+    with pytest.raises(PlanError, match="leave together or not at all"):
+        cut_network(Net(run, stem=nn.Conv2d(3, 60, 1), a=a, b=b).eval(), (torch.randn(2, 3, 5, 5),), options, Clock())

@@ -29,6 +29,11 @@ def choose_percent(budget: Percent, problem: Problem) -> Choice:
     gone = [channels for channels in gone if len(channels)]
     if not gone:
         total = sum(free[number].size for pool in problem.pools for number in pool)
+        if all(group.size == 1 for group in free):
+            raise PlanError(
+                "nothing can be removed: all channels of a layer leave together or not at all",
+                fix="`compress inspect` shows what is tied; grouped convolutions with shuffles are, for example",
+            )
         raise PlanError(_why_nothing(budget.value, total, limits), fix="raise --percent, or use --round-to 1")
     return Choice(np.concatenate(gone), sum(g.size for g in free))
 
