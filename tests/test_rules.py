@@ -361,6 +361,17 @@ class PartlyRotated(nn.Module):
         return self.last(torch.cat([turned * 2.0, rest], -1).flatten(-2))
 
 
+def test_nothing_joined_to_nothing_pins_nothing() -> None:
+    """A concatenation of tensors that are all empty (boxes of an image without objects) has no channels."""
+
+    def run(n: Net, x: Tensor) -> Tensor:
+        y = n.a(x)
+        return n.b(y) + torch.cat([y[:, :0], y[:, 8:]], 1).sum()
+
+    analysis = analyse(Net(run, a=nn.Linear(4, 8), b=nn.Linear(8, 3)).eval(), (torch.randn(2, 4),))
+    assert [g.size for g in analysis.prunable] == [8]
+
+
 def test_an_empty_slice_pins_nothing() -> None:
     """A slice of no channels can be taken and concatenated; the heads stay free."""
     cut = halved(PartlyRotated(), torch.randn(2, 7, 5))

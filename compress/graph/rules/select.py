@@ -117,7 +117,7 @@ def cat(c: Couplings, op: Op) -> None:
     dim = wrap(int(arguments(op)["dim"]), rank)
     parts = [v for v in refs(op.args[0]) if len(shapes[v]) == rank and shapes[v][dim]]  # an empty one adds nothing
     layouts, alone = [c.layout(v) for v in parts], (dim,)
-    if all(len(layout) == 1 and layout[0][0] == alone for layout in layouts):  # most are, some of very many tensors
+    if parts and all(len(layout) == 1 and layout[0][0] == alone for layout in layouts):  # most are, some of very many
         c.set(out, [(alone, np.concatenate([layout[0][1] for layout in layouts]))])
         return
     for v in parts:
