@@ -18,6 +18,7 @@ from compress.surgery.network import cut_network
 from compress.surgery.planned import Cut, CutOptions
 from compress.surgery.program import cut_graph, graph_of
 from compress.surgery.verify import verify
+from tests.zoo.harness import Net
 
 
 @pytest.fixture(autouse=True)
