@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -109,17 +110,17 @@ def tied_at(analysis: Analysis, last: Op | None) -> Analysis | None:
     if last is None:
         return None
     layouts = analysis.layouts[0]
-    ties = [
-        (np.tile(reads, array.size // reads.size), array)
+    given = [
+        (value, array)
         for op in _alike(analysis, last)
         for value in op.outs
         for dims, array in layouts.get(value, ())
-        for reads in _read_for(analysis, value)
-        if len(dims) == 1 and array.size % reads.size == 0
+        if len(dims) == 1
     ]
-    if all(np.array_equal(analysis.component[one], analysis.component[two]) for one, two in ties):
-        return None
-    return _tied(analysis, ties)
+    for ties in (_ties_to_makers(analysis, given), _ties_to_runs(analysis, given)):
+        if not all(np.array_equal(analysis.component[one], analysis.component[two]) for one, two in ties):
+            return _tied(analysis, ties)
+    return None
 
 
 def evened_at(analysis: Analysis, op: Op | None) -> Analysis | None:
@@ -129,9 +130,8 @@ def evened_at(analysis: Analysis, op: Op | None) -> Analysis | None:
     """
     if op is None or op.plain not in _PARTING:
         return None
-    ties = [
-        tie for source in {operands(other)[0] for other in _alike(analysis, op)} for tie in _pieces(analysis, source)
-    ]
+    sources = {operands(other)[0] for other in _alike(analysis, op)} - set(analysis.traces[0].parameters.values())
+    ties = [tie for source in sources for tie in _pieces(analysis, source)]
     if all(np.array_equal(analysis.component[one], analysis.component[two]) for one, two in ties):
         return None
     return _tied(analysis, ties)
@@ -153,6 +153,22 @@ def _pieces(analysis: Analysis, source: int) -> list[tuple[np.ndarray, np.ndarra
     for first, *others in found.values():
         ties += [(first, other) for other in others if not np.isin(first, other).any()]
     return ties
+
+
+Given = Sequence[tuple[int, np.ndarray]]
+Ties = list[tuple[np.ndarray, np.ndarray]]
+
+
+def _ties_to_makers(analysis: Analysis, given: Given) -> Ties:
+    """Each value's labels, with what weights read that make these very labels, where they read as many."""
+    maps = analysis.couplings.maps
+    return [(r, array) for _, array in given for r, m in maps if r.size == array.size and np.isin(array, m).all()]
+
+
+def _ties_to_runs(analysis: Analysis, given: Given) -> Ties:
+    """Each run of a value's labels, with what the layers read that made the value."""
+    pairs = [(reads, array) for value, array in given for reads in _read_for(analysis, value)]
+    return [(np.tile(r, array.size // r.size), array) for r, array in pairs if array.size % r.size == 0]
 
 
 def _read_for(analysis: Analysis, value: int) -> list[np.ndarray]:
