@@ -41,7 +41,7 @@ def pinned_at(
         return None
     op = _applied(analysis, op) if width_only else op
     recorded = analysis.traces[0]
-    makers = {out: other for other in recorded.ops for out in other.outs if out not in operands(other)}
+    makers = _makers(analysis)
     parameters = set(recorded.parameters.values())
     ops = _alike(analysis, op)
     labels: list[np.ndarray] = []
@@ -55,15 +55,13 @@ def pinned_at(
     if not operands(op):
         blocks = [block for out in op.outs for block in analysis.layouts[0].get(out, ())]
         labels = [array.ravel() for at, array in blocks if set(at) & set(dims)]
-    if not labels:
-        return None
     return _pinned(analysis, labels, op)
 
 
 def held_at(analysis: Analysis, last: Op | None) -> Analysis | None:
     """Pin what `last` gave, which what comes next refuses; None where all of it stays already."""
     blocks = [] if last is None else [block for out in last.outs for block in analysis.layouts[0].get(out, ())]
-    return _pinned(analysis, [array.ravel() for _, array in blocks], last) if blocks else None
+    return _pinned(analysis, [array.ravel() for _, array in blocks], last)
 
 
 def agreed_at(analysis: Analysis, op: Op | None) -> Analysis | None:
@@ -78,7 +76,7 @@ def agreed_at(analysis: Analysis, op: Op | None) -> Analysis | None:
     inside = [o for o in recorded.ops if o.path == op.path or o.path.startswith(f"{op.path}.")]
     blocks = [block for o in inside for out in o.outs for block in layouts.get(out, ())]
     labels = [array.ravel() for _, array in blocks if array.size in sizes]
-    return _pinned(analysis, labels, op) if labels else None
+    return _pinned(analysis, labels, op)
 
 
 def _applied(analysis: Analysis, op: Op) -> Op:
@@ -94,6 +92,9 @@ def _applied(analysis: Analysis, op: Op) -> Op:
 
 
 def _pinned(analysis: Analysis, labels: list[np.ndarray], op: Op | None) -> Analysis | None:
+    """The analysis with these labels pinned; None where all of them stay already."""
+    if not labels:
+        return None
     pins, pin = analysis.couplings.pins, Pin(np.concatenate(labels), "the network's code computes with this size", op)
     known = {int(c) for one in pins for c in np.unique(analysis.component[one.labels])}
     if known.issuperset(np.unique(analysis.component[pin.labels]).tolist()):
@@ -117,10 +118,8 @@ def tied_at(analysis: Analysis, last: Op | None) -> Analysis | None:
         for dims, array in layouts.get(value, ())
         if len(dims) == 1
     ]
-    for ties in (_ties_to_makers(analysis, given), _ties_to_runs(analysis, given)):
-        if not all(np.array_equal(analysis.component[one], analysis.component[two]) for one, two in ties):
-            return _tied(analysis, ties)
-    return None
+    tied = _newly_tied(analysis, _ties_to_makers(analysis, given))
+    return tied if tied is not None else _newly_tied(analysis, _ties_to_runs(analysis, given))
 
 
 def evened_at(analysis: Analysis, op: Op | None) -> Analysis | None:
@@ -131,10 +130,7 @@ def evened_at(analysis: Analysis, op: Op | None) -> Analysis | None:
     if op is None or op.plain not in _PARTING:
         return None
     sources = {operands(other)[0] for other in _alike(analysis, op)} - set(analysis.traces[0].parameters.values())
-    ties = [tie for source in sources for tie in _pieces(analysis, source)]
-    if all(np.array_equal(analysis.component[one], analysis.component[two]) for one, two in ties):
-        return None
-    return _tied(analysis, ties)
+    return _newly_tied(analysis, [tie for source in sources for tie in _pieces(analysis, source)])
 
 
 _PARTING = ("aten.slice", "aten.split", "aten.split_with_sizes", "aten.narrow")
@@ -173,7 +169,7 @@ def _ties_to_runs(analysis: Analysis, given: Given) -> Ties:
 
 def _read_for(analysis: Analysis, value: int) -> list[np.ndarray]:
     """The labels that the layers read which made the value, or what it was moved or added up from."""
-    makers = {out: op for op in analysis.traces[0].ops for out in op.outs}
+    makers = _makers(analysis)
     layouts, waiting, seen, found = analysis.layouts[0], [value], {value}, []
     while waiting:
         op = makers.get(waiting.pop())
@@ -192,6 +188,17 @@ def _alike(analysis: Analysis, op: Op) -> list[Op]:
     """The operator, and those of its name from the same source line."""
     same = op.frame is not None
     return [o for o in analysis.traces[0].ops if o is op or (same and o.name == op.name and o.frame == op.frame)]
+
+
+def _makers(analysis: Analysis) -> dict[int, Op]:
+    """Which operator made each value, not which wrote into it afterwards."""
+    return {out: op for op in analysis.traces[0].ops for out in op.outs if out not in operands(op)}
+
+
+def _newly_tied(analysis: Analysis, ties: list[tuple[np.ndarray, np.ndarray]]) -> Analysis | None:
+    """The analysis with these ties; None where they tie nothing that was not."""
+    known = all(np.array_equal(analysis.component[one], analysis.component[two]) for one, two in ties)
+    return None if known else _tied(analysis, ties)
 
 
 def _tied(analysis: Analysis, ties: list[tuple[np.ndarray, np.ndarray]]) -> Analysis:

@@ -168,11 +168,9 @@ def _numbers(op: Op, sizes: Sizes) -> dict[str, Any]:
 
 def _held(op: Op, trace: Trace) -> dict[str, Any]:
     """The numbers that the operator reads as tensors which nothing made (`torch.tensor(width)`), by their places."""
-    if not trace.constants:
-        return {}
     given = trace.parameters.values()
-    held = [(i, trace.constants.get(v)) for i, v in enumerate(operands(op)) if v in trace.constants and v not in given]
-    return {f"tensor {i}": t.item() for i, t in held if t is not None and t.dim() == 0}
+    held = [(i, trace.constants[v]) for i, v in enumerate(operands(op)) if v in trace.constants and v not in given]
+    return {f"tensor {i}": t.item() for i, t in held if t.dim() == 0}
 
 
 def _range(bound: dict[str, Any], sizes: Sizes) -> range | None:

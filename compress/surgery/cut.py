@@ -47,7 +47,8 @@ def plan_of(analysis: Analysis, channels: Iterable[int]) -> Plan:
     """Return the plan that takes away these channels (numbers as in `Group.labels`)."""
     gone = channels if isinstance(channels, np.ndarray) else np.fromiter(channels, dtype=np.int64)
     kept = kept_indices(analysis, dead_of(analysis, gone))
-    listed = {id(k): tuple(k.tolist()) for k in {id(k): k for dims in kept.values() for k in dims.values()}.values()}
+    distinct = {id(k): k for dims in kept.values() for k in dims.values()}
+    listed = {key: tuple(k.tolist()) for key, k in distinct.items()}
     return Plan({n: {d: listed[id(k)] for d, k in dims.items()} for n, dims in kept.items()}, analysis.attention)
 
 
